@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * image: see image.h.
+ */
+#define _GNU_SOURCE
+#include "sandbox/image.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "sandbox/memfd.h"
+
+#define PAGE_UP(size) (((size) + LAYOUT_PAGE - 1) & ~(LAYOUT_PAGE - 1))
+
+/* No instruction becomes more than this many bytes of native code on average; a program that does is refused. */
+#define IMAGE_CODE_PER_BYTE 64u
+#define IMAGE_CODE_MIN UINT64_C(0x10000)
+
+static uint8_t *image_duplicate(const uint8_t *data, uint32_t size)
+{
+    uint8_t *copy = malloc(size > 0 ? size : 1);
+    if (copy != NULL && size > 0)
+        memcpy(copy, data, size);
+    return copy;
+}
+
+static void image_fill_tables(const struct pvm_program *program, const struct sandbox_image *image, uint8_t *file)
+{
+    uint64_t *table = (uint64_t *)(void *)file;
+    const uint64_t slots = UINT64_C(2) * ((uint64_t)program->jump_table_count + 1);
+    pvm_fill_jump_table(program, &image->recompiled, LAYOUT_CODE_BASE, table);
+    for (uint64_t slot = slots; slot < image->jump_table_size / sizeof *table; slot++)
+        table[slot] = PVM_INVALID_CODE_ADDRESS;
+
+    uint64_t *page = (uint64_t *)(void *)(file + image->jump_table_size);
+    page[0] = LAYOUT_CODE_BASE + image->recompiled.halt;
+    for (uint64_t slot = 1; slot < LAYOUT_PAGE / sizeof *page; slot++)
+        page[slot] = PVM_INVALID_CODE_ADDRESS;
+}
+
+/* Recompiles straight into the file, through a mapping that is gone before the seals go on. */
+static int image_build(struct sandbox_image *image, const struct sandbox_program *source)
+{
+    const struct pvm_program program = {
+        .isa = source->isa,
+        .code = image->code,
+        .code_size = source->code_size,
+        .bitmask = image->bitmask,
+        .jump_table = source->jump_table,
+        .jump_table_count = source->jump_table_entry_size > 0 ? source->jump_table_count : 0,
+        .jump_table_entry_size = source->jump_table_entry_size,
+    };
+    const struct pvm_target target = {
+        .vmctx = (int64_t)LAYOUT_VMCTX_BASE - (int64_t)LAYOUT_CODE_BASE,
+        .jump_table = (int64_t)LAYOUT_JUMP_TABLE_BASE - (int64_t)LAYOUT_CODE_BASE,
+        .exit = (int64_t)LAYOUT_EXIT - (int64_t)LAYOUT_CODE_BASE,
+        .cpu_features = pvm_cpu_features(),
+    };
+    image->program = program;
+    image->program.jump_table = NULL; /* borrowed, and needed only here */
+    image->program.jump_table_count = 0;
+    image->jump_table_size = PAGE_UP(UINT64_C(16) * ((uint64_t)program.jump_table_count + 1));
+    image->ro_offset = image->jump_table_size + LAYOUT_PAGE;
+    image->code_offset = image->ro_offset + image->map.ro_size;
+    uint64_t capacity = PAGE_UP((uint64_t)source->code_size * IMAGE_CODE_PER_BYTE) + IMAGE_CODE_MIN;
+    if (capacity > LAYOUT_CODE_LIMIT)
+        capacity = LAYOUT_CODE_LIMIT;
+    const uint64_t largest = image->code_offset + capacity;
+
+    if (ftruncate(image->file, (off_t)largest) != 0)
+        return -errno;
+    uint8_t *file = mmap(NULL, largest, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, image->file, 0);
+    if (file == MAP_FAILED)
+        return -errno;
+    /* A child that another thread forks now would keep a writable mapping, and F_SEAL_WRITE would fail. */
+    int error = madvise(file, largest, MADV_DONTFORK) == 0 ? 0 : -errno;
+    if (error == 0)
+        error = pvm_recompile(&program, &target, file + image->code_offset, capacity, &image->recompiled);
+    if (error == 0) {
+        image_fill_tables(&program, image, file);
+        if (source->ro_data_size > 0)
+            memcpy(file + image->ro_offset, source->ro_data, source->ro_data_size);
+    }
+    munmap(file, largest);
+    if (error < 0)
+        return error;
+    if (ftruncate(image->file, (off_t)(image->code_offset + PAGE_UP(image->recompiled.code_size))) != 0)
+        return -errno;
+    /* Nobody, host included, changes code, table or read-only data from here on. */
+    if (fcntl(image->file, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
+        return -errno;
+    if (image->map.ro_size > 0) {
+        void *ro = mmap(NULL, image->map.ro_size, PROT_READ, MAP_SHARED, image->file, (off_t)image->ro_offset);
+        if (ro == MAP_FAILED)
+            return -errno;
+        image->ro = ro;
+    }
+    return 0;
+}
+
+int sandbox_image_create(const struct sandbox_program *program, sandbox_image **result)
+{
+    const struct sandbox_memory_map *map = &program->map;
+    if (program->ro_data_size > map->ro_size || program->rw_data_size > map->rw_size)
+        return -EINVAL;
+    if (((map->ro_size | map->rw_size | map->stack_size | map->aux_size) & (uint32_t)(LAYOUT_PAGE - 1)) != 0)
+        return -EINVAL;
+    struct sandbox_image *image = calloc(1, sizeof *image);
+    if (image == NULL)
+        return -ENOMEM;
+    image->map = *map;
+    image->rw_data_size = program->rw_data_size;
+    image->code = image_duplicate(program->code, program->code_size);
+    image->bitmask = image_duplicate(program->bitmask, (program->code_size + 7) / 8);
+    image->rw_data = image_duplicate(program->rw_data, program->rw_data_size);
+    image->file = memfd_make("pvm-image", MFD_ALLOW_SEALING);
+    int error = image->file;
+    if (image->code == NULL || image->bitmask == NULL || image->rw_data == NULL)
+        error = -ENOMEM;
+    if (error >= 0)
+        error = image_build(image, program);
+    if (error < 0) {
+        sandbox_image_destroy(image);
+        return error;
+    }
+    *result = image;
+    return 0;
+}
+
+void sandbox_image_destroy(sandbox_image *image)
+{
+    if (image == NULL)
+        return;
+    if (image->ro != NULL)
+        munmap((void *)(uintptr_t)image->ro, image->map.ro_size);
+    if (image->file >= 0)
+        close(image->file);
+    pvm_recompiled_free(&image->recompiled);
+    free(image->code);
+    free(image->bitmask);
+    free(image->rw_data);
+    free(image);
+}
+
+uint64_t sandbox_image_code_size(const sandbox_image *image)
+{
+    return image->recompiled.code_size;
+}
+
+uint64_t sandbox_image_instruction_count(const sandbox_image *image)
+{
+    return image->recompiled.instruction_count;
+}
+
+uint64_t sandbox_image_read_code(const sandbox_image *image, uint64_t offset, uint8_t *out, uint64_t size)
+{
+    const uint64_t available = image->recompiled.code_size;
+    if (offset >= available)
+        return 0;
+    if (size > available - offset)
+        size = available - offset;
+    const ssize_t count = pread(image->file, out, size, (off_t)(image->code_offset + offset));
+    return count > 0 ? (uint64_t)count : 0;
+}
+
+/* --- the ram file: vmctx page, stack, auxiliary data, read-write data and heap --- */
+
+uint64_t sandbox_image_stack_offset(const struct sandbox_image *image)
+{
+    (void)image;
+    return LAYOUT_VMCTX_SIZE;
+}
+
+uint64_t sandbox_image_aux_offset(const struct sandbox_image *image)
+{
+    return sandbox_image_stack_offset(image) + image->map.stack_size;
+}
+
+uint64_t sandbox_image_rw_offset(const struct sandbox_image *image)
+{
+    return sandbox_image_aux_offset(image) + image->map.aux_size;
+}
+
+uint64_t sandbox_image_rw_limit(const struct sandbox_image *image)
+{
+    const uint64_t top = (uint64_t)image->map.heap_base + image->map.heap_size_max;
+    const uint64_t limit = PAGE_UP(top - image->map.rw_address);
+    return limit > image->map.rw_size ? limit : image->map.rw_size;
+}
+
+void sandbox_image_windows(const struct sandbox_image *image, struct zygote_mapping windows[WINDOW_COUNT])
+{
+    const struct sandbox_memory_map *map = &image->map;
+    windows[WINDOW_JUMP_TABLE] = (struct zygote_mapping){LAYOUT_JUMP_TABLE_BASE, image->jump_table_size, 0};
+    windows[WINDOW_RETURN] = (struct zygote_mapping){LAYOUT_RETURN_PAGE, LAYOUT_PAGE, image->jump_table_size};
+    windows[WINDOW_CODE] =
+        (struct zygote_mapping){LAYOUT_CODE_BASE, PAGE_UP(image->recompiled.code_size), image->code_offset};
+    windows[WINDOW_RO] = (struct zygote_mapping){map->ro_address, map->ro_size, image->ro_offset};
+    windows[WINDOW_STACK] =
+        (struct zygote_mapping){map->stack_low, map->stack_size, sandbox_image_stack_offset(image)};
+    windows[WINDOW_AUX] = (struct zygote_mapping){map->aux_address, map->aux_size, sandbox_image_aux_offset(image)};
+    windows[WINDOW_RW] =
+        (struct zygote_mapping){map->rw_address, sandbox_image_rw_limit(image), sandbox_image_rw_offset(image)};
+}

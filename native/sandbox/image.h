@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * image: a recompiled module in a file sealed against every write: native jump table, return page, read-only
+ * data, native code. All workers of the module map the same pages.
+ */
+#ifndef SANDBOX_IMAGE_H
+#define SANDBOX_IMAGE_H
+
+#include <stdint.h>
+
+#include "pvm/recompiler.h"
+#include "sandbox/sandbox_api.h"
+#include "zygote/protocol.h"
+
+struct sandbox_image {
+    int file;
+    struct pvm_recompiled recompiled;
+    struct sandbox_memory_map map;
+    struct pvm_program program; /* own copies of code and bitmask, to decode what a guest stopped at */
+    uint8_t *code;
+    uint8_t *bitmask;
+    uint32_t rw_data_size;
+    uint8_t *rw_data;
+    const uint8_t *ro; /* host mapping of the read-only data, map.ro_size bytes; NULL if there is none */
+    uint64_t ro_offset;
+    uint64_t code_offset;
+    uint64_t jump_table_size;
+};
+
+/* The windows of a worker of this image into image and ram file. */
+void sandbox_image_windows(const struct sandbox_image *image, struct zygote_mapping windows[WINDOW_COUNT]);
+
+/* Size of the read-write window when the heap is at its largest. */
+uint64_t sandbox_image_rw_limit(const struct sandbox_image *image);
+/* Where the read-write data starts in the ram file. */
+uint64_t sandbox_image_rw_offset(const struct sandbox_image *image);
+/* Likewise for the other regions. */
+uint64_t sandbox_image_stack_offset(const struct sandbox_image *image);
+uint64_t sandbox_image_aux_offset(const struct sandbox_image *image);
+
+#endif

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * nursery: the control socket, for worker.c. Both return 0 or -errno.
+ */
+#ifndef SANDBOX_NURSERY_H
+#define SANDBOX_NURSERY_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "sandbox/sandbox_api.h"
+
+/* Sends one message with 1 or 2 descriptors. */
+int nursery_send(const sandbox_nursery *nursery, const void *message, size_t size, const int *fds, unsigned fd_count);
+
+/* Receives one reply. *fd is the descriptor that came with it, -1 if none; *step is set where the zygote reports
+ * an error. -ECONNRESET: the other side is gone. */
+int nursery_receive(const sandbox_nursery *nursery, uint32_t *step, int *fd);
+
+#endif

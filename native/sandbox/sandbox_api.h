@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * sandbox_api: what Python sees of the sandbox. cffi reads these declarations, and the C files include them.
+ *
+ * cffi releases the GIL around every call. No function here calls into Python, keeps a pointer that was passed
+ * in (unless it says so), or is safe to call for one object from two threads at once; the caller sees to that.
+ * Unless said otherwise a function returns 0 or -errno.
+ */
+#ifndef SANDBOX_API_H
+#define SANDBOX_API_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* --- image: a recompiled module, shared by its workers --- */
+
+/* Guest address space (specification, section 8). Sizes in bytes, multiples of the module's page size unless
+ * noted; a size of 0 means that there is no such region. */
+struct sandbox_memory_map {
+    uint32_t page_size;
+    uint32_t ro_address;
+    uint32_t ro_size;
+    uint32_t rw_address;
+    uint32_t rw_size;       /* accessible at start */
+    uint32_t heap_base;     /* first byte behind the program's data, unaligned */
+    uint32_t heap_size_max; /* unaligned */
+    uint32_t stack_low;
+    uint32_t stack_size;
+    uint32_t aux_address;
+    uint32_t aux_size;
+};
+
+/* A program as its blob holds it. Borrowed for the time of the call. */
+struct sandbox_program {
+    uint32_t isa;
+    uint32_t code_size;
+    uint32_t jump_table_count;
+    uint32_t jump_table_entry_size;
+    uint32_t ro_data_size;
+    uint32_t rw_data_size;
+    const uint8_t *code;
+    const uint8_t *bitmask;
+    const uint8_t *jump_table;
+    const uint8_t *ro_data;
+    const uint8_t *rw_data;
+    struct sandbox_memory_map map;
+};
+
+typedef struct sandbox_image sandbox_image;
+
+/* Recompiles. Errors: those of pvm_recompile (-EFBIG: native code over the limit), -ENOMEM, -EMFILE, -ENFILE,
+ * -ENOSPC. */
+int sandbox_image_create(const struct sandbox_program *program, sandbox_image **image);
+/* Bytes of native code. */
+uint64_t sandbox_image_code_size(const sandbox_image *image);
+/* Copies up to `size` bytes of native code from `offset`; returns how many. */
+uint64_t sandbox_image_read_code(const sandbox_image *image, uint64_t offset, uint8_t *out, uint64_t size);
+uint64_t sandbox_image_instruction_count(const sandbox_image *image);
+/* Every worker made from it must have been destroyed. NULL is allowed. */
+void sandbox_image_destroy(sandbox_image *image);
+
+/* --- nursery: the process in empty namespaces that clones workers --- */
+
+typedef struct sandbox_nursery sandbox_nursery;
+
+/* Starts it; blocks for a few milliseconds. `drop`: become user `uid` and group `gid` first (the host is root);
+ * otherwise they are the host's own. On error *step says where (enum zygote_step). */
+int sandbox_nursery_start(uint32_t drop, uint32_t uid, uint32_t gid, sandbox_nursery **nursery, uint32_t *step);
+/* Readable when a reply can be received, or when the nursery is gone. Owned by the nursery. */
+int sandbox_nursery_control(const sandbox_nursery *nursery);
+/* Readable when the nursery and with it every worker is dead. Owned by the nursery. */
+int sandbox_nursery_pidfd(const sandbox_nursery *nursery);
+/* Kills it, and with it every worker. */
+void sandbox_nursery_kill(sandbox_nursery *nursery);
+/* Kills, waits for the death (milliseconds), reaps and frees. NULL is allowed. */
+void sandbox_nursery_destroy(sandbox_nursery *nursery);
+/* What a step of the set-up was for, and an errno's name. */
+const char *sandbox_step_text(uint32_t step);
+const char *sandbox_errno_name(int number);
+
+/* --- worker: one sandbox process --- */
+
+typedef struct sandbox_worker sandbox_worker;
+
+enum sandbox_event {
+    SANDBOX_BUSY,      /* it runs (or starts): wait on the futex word for a value other than `futex_value` */
+    SANDBOX_FINISHED,  /* the guest returned to its host, or the worker is ready for the first time */
+    SANDBOX_HOST_CALL, /* guest.host_call is the number */
+    SANDBOX_TRAP,      /* guest.pc trapped */
+    SANDBOX_FAILED,    /* set-up failed: guest.failed_step, guest.failed_errno; the worker ends itself */
+    SANDBOX_DIED,      /* the worker process is dead */
+    SANDBOX_FORGED,    /* the shared page says what guest code cannot have done: kill the worker */
+};
+
+/* The host's own copy of the guest's state. Python reads and writes it while the worker is not busy. */
+struct sandbox_guest {
+    uint64_t regs[13];
+    uint32_t pc;            /* where it stopped; valid if has_pc */
+    uint32_t next_pc;       /* where it goes on; valid if has_next_pc */
+    uint32_t has_pc;
+    uint32_t has_next_pc;
+    uint32_t host_call;
+    uint32_t signal;        /* with SANDBOX_TRAP: the signal number, 0 if the pc is no instruction */
+    uint32_t heap_size;     /* bytes, unaligned */
+    uint32_t failed_step;
+    uint32_t failed_errno;
+};
+
+/* Makes guest memory and the shared page; no process yet. Keeps `image`. */
+int sandbox_worker_create(sandbox_image *image, sandbox_worker **worker);
+/* Asks the nursery for the process. -EAGAIN: the socket is full, wait until it is writable. */
+int sandbox_worker_request(sandbox_worker *worker, sandbox_nursery *nursery);
+/* Takes the nursery's reply to the oldest request that has none. -EAGAIN: not there yet. -ECONNRESET: the
+ * nursery is gone. Otherwise an error of the step in *step. */
+int sandbox_worker_receive(sandbox_worker *worker, sandbox_nursery *nursery, uint32_t *step);
+/* Readable when the process is dead; -1 before there is one. Owned by the worker. */
+int sandbox_worker_pidfd(const sandbox_worker *worker);
+struct sandbox_guest *sandbox_worker_guest(sandbox_worker *worker);
+/* The futex word to wait on while busy, and the value that it then has. Valid until the worker is destroyed. */
+uint32_t *sandbox_worker_futex(sandbox_worker *worker);
+uint32_t sandbox_worker_futex_value(const sandbox_worker *worker);
+
+/* Lets the guest run from guest.next_pc with guest.regs, and polls for up to `spin_ns` nanoseconds. The worker
+ * itself polls `worker_spin` rounds before it sleeps when it is done. Returns an enum sandbox_event, or
+ * -EINVAL if there is no next pc. Only while not busy. */
+int sandbox_worker_resume(sandbox_worker *worker, uint64_t spin_ns, uint32_t worker_spin);
+/* What the worker is doing: an enum sandbox_event. Serves sbrk on the way. */
+int sandbox_worker_poll(sandbox_worker *worker);
+/* Sends SIGKILL. The death is seen through the pidfd. */
+void sandbox_worker_kill(sandbox_worker *worker);
+/* To be called when the pidfd is readable: later polls give SANDBOX_DIED, and who waits on the futex wakes. */
+void sandbox_worker_mark_dead(sandbox_worker *worker);
+/* Wait status of the dead process as waitpid(2) has it, or -errno (-ENOTTY before Linux 6.15). */
+int sandbox_worker_wait_status(const sandbox_worker *worker);
+/* Bytes of memory that the worker's ram holds now. */
+uint64_t sandbox_worker_resident(const sandbox_worker *worker);
+/* Memory and state as they were at the start. Only while not busy and not dead. */
+int sandbox_worker_reset(sandbox_worker *worker);
+/* Kills if alive, unmaps, closes, frees. NULL is allowed. */
+void sandbox_worker_destroy(sandbox_worker *worker);
+
+/* Guest memory [address, address + size) in the host's address space; NULL if not all of it is accessible
+ * (`write`: by the host; read-only data is not). Valid until the next resume, reset or destroy. */
+uint8_t *sandbox_worker_memory(sandbox_worker *worker, uint64_t address, uint64_t size, int write);
+
+/* --- probes for `pvm doctor`: 0 or -errno --- */
+
+int sandbox_probe_userfaultfd(void);
+int sandbox_probe_seccomp(void);
+int sandbox_probe_memfd_seal(void);
+/* Bits of PVM_CPU_* that are missing. */
+uint32_t sandbox_probe_cpu(void);
+
+#endif

@@ -1,0 +1,414 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * worker: the host's side of one sandbox process.
+ *
+ * What the guest says in the shared page is a hint; what the host believes is its own. Each word is read once.
+ * The place where the guest stopped is looked up in the module's instruction table, and the instruction there
+ * must be one that can stop in that way; its operands come from the module's code, not from the page.
+ */
+#define _GNU_SOURCE
+#include "sandbox/worker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "linux/linux.h"
+#include "pvm/decode.h"
+#include "sandbox/memfd.h"
+#include "sandbox/nursery.h"
+
+/* --- life --- */
+
+int sandbox_worker_create(sandbox_image *image, sandbox_worker **result)
+{
+    struct sandbox_worker *worker = calloc(1, sizeof *worker);
+    if (worker == NULL)
+        return -ENOMEM;
+    worker->image = image;
+    worker->pidfd = -1;
+    worker->ram_size = sandbox_image_rw_offset(image) + sandbox_image_rw_limit(image);
+    worker->ram_file = memfd_make("pvm-ram", 0);
+    int error = worker->ram_file < 0 ? worker->ram_file : 0;
+    if (error == 0 && ftruncate(worker->ram_file, (off_t)(sandbox_image_rw_offset(image) + image->map.rw_size)) != 0)
+        error = -errno;
+    if (error == 0) {
+        /* Reaches past the end of the file, as the worker's mapping does: the heap grows by moving that end.
+         * Every access through it is bounded by rw_accessible first. */
+        void *ram = mmap(NULL, worker->ram_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, worker->ram_file, 0);
+        if (ram == MAP_FAILED)
+            error = -errno;
+        else
+            worker->ram = ram;
+    }
+    if (error < 0) {
+        sandbox_worker_destroy(worker);
+        return error;
+    }
+    worker->vmctx = (struct vmctx *)(void *)worker->ram;
+    worker->vmctx->state = VMCTX_STARTING;
+    worker->rw_accessible = image->map.rw_size;
+    worker_load_data(worker);
+    *result = worker;
+    return 0;
+}
+
+int sandbox_worker_request(sandbox_worker *worker, sandbox_nursery *nursery)
+{
+    struct zygote_request request = {
+        .magic = ZYGOTE_MAGIC,
+        .size = sizeof request,
+        .enter = worker->image->recompiled.enter,
+        .trap = worker->image->recompiled.trap,
+    };
+    sandbox_image_windows(worker->image, request.windows);
+    const int files[2] = {worker->ram_file, worker->image->file};
+    return nursery_send(nursery, &request, sizeof request, files, 2);
+}
+
+int sandbox_worker_receive(sandbox_worker *worker, sandbox_nursery *nursery, uint32_t *step)
+{
+    *step = ZYGOTE_STEP_NONE;
+    const int error = nursery_receive(nursery, step, &worker->pidfd);
+    if (error == 0 && worker->pidfd < 0)
+        return -EPROTO;
+    return error;
+}
+
+void sandbox_worker_kill(sandbox_worker *worker)
+{
+    if (worker->pidfd >= 0)
+        syscall(SYS_pidfd_send_signal, worker->pidfd, SIGKILL, NULL, 0);
+}
+
+void sandbox_worker_destroy(sandbox_worker *worker)
+{
+    if (worker == NULL)
+        return;
+    sandbox_worker_kill(worker);
+    if (worker->pidfd >= 0)
+        close(worker->pidfd);
+    else if (worker->vmctx != NULL)
+        sandbox_worker_mark_dead(worker); /* a process whose pidfd got lost on the way ends itself on this */
+    if (worker->ram != NULL)
+        munmap(worker->ram, worker->ram_size);
+    if (worker->ram_file >= 0)
+        close(worker->ram_file);
+    free(worker);
+}
+
+int sandbox_worker_pidfd(const sandbox_worker *worker)
+{
+    return worker->pidfd;
+}
+
+struct sandbox_guest *sandbox_worker_guest(sandbox_worker *worker)
+{
+    return &worker->guest;
+}
+
+/* --- death --- */
+
+void sandbox_worker_mark_dead(sandbox_worker *worker)
+{
+    worker->dead = true;
+    __atomic_store_n(&worker->vmctx->state, VMCTX_DEAD, __ATOMIC_RELEASE);
+    linux_futex(&worker->vmctx->state, FUTEX_WAKE, INT32_MAX);
+}
+
+/* From linux/pidfd.h of Linux 6.15, which older headers lack. */
+struct worker_pidfd_info {
+    uint64_t mask;
+    uint64_t cgroup;
+    uint32_t ids[11];
+    int32_t exit_code;
+};
+_Static_assert(sizeof(struct worker_pidfd_info) == 64, "PIDFD_INFO_SIZE_VER0");
+#define WORKER_PIDFD_GET_INFO _IOWR(0xFF, 11, struct worker_pidfd_info)
+#define WORKER_PIDFD_INFO_EXIT (UINT64_C(1) << 3)
+
+int sandbox_worker_wait_status(const sandbox_worker *worker)
+{
+    struct worker_pidfd_info info = {.mask = WORKER_PIDFD_INFO_EXIT};
+    if (ioctl(worker->pidfd, WORKER_PIDFD_GET_INFO, &info) != 0)
+        return -errno;
+    return (info.mask & WORKER_PIDFD_INFO_EXIT) != 0 ? info.exit_code : -ENOTTY;
+}
+
+/* --- running --- */
+
+uint32_t *sandbox_worker_futex(sandbox_worker *worker)
+{
+    return &worker->vmctx->state;
+}
+
+uint32_t sandbox_worker_futex_value(const sandbox_worker *worker)
+{
+    return worker->started ? VMCTX_BUSY : VMCTX_STARTING;
+}
+
+static uint64_t worker_word_mask(const sandbox_worker *worker)
+{
+    return worker->image->program.isa == PVM_ISA_LATEST32 ? UINT32_MAX : UINT64_MAX;
+}
+
+static void worker_go(sandbox_worker *worker, const struct pvm_instruction *at)
+{
+    struct vmctx *vmctx = worker->vmctx;
+    const uint64_t mask = worker_word_mask(worker);
+    for (unsigned i = 0; i < PVM_REGISTER_COUNT; i++)
+        vmctx->regs[i] = worker->guest.regs[i] & mask;
+    vmctx->next_native_pc = LAYOUT_CODE_BASE + at->native;
+    vmctx->spin = worker->spin;
+    /* release: the registers above */
+    __atomic_store_n(&vmctx->state, VMCTX_BUSY, __ATOMIC_RELEASE);
+    linux_futex(&vmctx->state, FUTEX_WAKE, 1);
+}
+
+/* sbrk (specification 7.6) on behalf of the guest: only the host can move the end of the ram file. */
+static void worker_sbrk(sandbox_worker *worker, const struct pvm_decoded *sbrk)
+{
+    struct sandbox_guest *guest = &worker->guest;
+    const struct sandbox_memory_map *map = &worker->image->map;
+    const uint64_t size = guest->regs[sbrk->a];
+
+    guest->regs[sbrk->d] = 0;
+    const uint64_t heap_size = guest->heap_size + size;
+    if (size > UINT32_MAX || heap_size > map->heap_size_max)
+        return;
+    const uint64_t top = map->heap_base + heap_size;
+    const uint64_t page = map->page_size;
+    const uint64_t accessible = (top - map->rw_address + page - 1) & ~(page - 1);
+    if (accessible > worker->rw_accessible) {
+        if (ftruncate(worker->ram_file, (off_t)(sandbox_image_rw_offset(worker->image) + accessible)) != 0)
+            return;
+        worker->rw_accessible = accessible;
+    }
+    guest->heap_size = (uint32_t)heap_size;
+    guest->regs[sbrk->d] = (uint64_t)(int64_t)(int32_t)(uint32_t)top & worker_word_mask(worker);
+}
+
+static int worker_forged(sandbox_worker *worker)
+{
+    sandbox_worker_kill(worker);
+    return SANDBOX_FORGED;
+}
+
+static int worker_trapped(sandbox_worker *worker, uint32_t pc, uint32_t signal)
+{
+    worker->guest.pc = pc;
+    worker->guest.has_pc = 1;
+    worker->guest.signal = signal;
+    return SANDBOX_TRAP;
+}
+
+/* The guest stopped in a state that carries registers. */
+static int worker_take(sandbox_worker *worker, uint32_t state)
+{
+    /* volatile: one read of each word, whatever the guest does meanwhile */
+    const volatile struct vmctx *vmctx = worker->vmctx;
+    struct sandbox_guest *guest = &worker->guest;
+    const uint64_t mask = worker_word_mask(worker);
+    for (unsigned i = 0; i < PVM_REGISTER_COUNT; i++)
+        guest->regs[i] = vmctx->regs[i] & mask;
+    guest->has_pc = 0;
+    guest->has_next_pc = 0;
+    if (state == VMCTX_IDLE)
+        return SANDBOX_FINISHED;
+
+    /* an exit by call reports its return address, a trap the instruction itself */
+    const uint64_t native = vmctx->native_pc - (state == VMCTX_GUEST_TRAP ? 0 : 1) - LAYOUT_CODE_BASE;
+    const struct pvm_instruction *at = pvm_find_native(&worker->image->recompiled, native);
+    if (at == NULL)
+        return worker_forged(worker);
+    /* behind an over-long instruction or the end of the code stands an invalid one that is not in the code */
+    struct pvm_decoded decoded = {.op = PVM_OP_invalid};
+    if (pvm_has_instruction(&worker->image->program, at->pc))
+        decoded = pvm_decode(&worker->image->program, at->pc);
+    guest->pc = at->pc;
+    guest->has_pc = 1;
+    if (state == VMCTX_GUEST_TRAP) {
+        if (decoded.op == PVM_OP_memset) {
+            const uint64_t tmp[2] = {vmctx->tmp[0], vmctx->tmp[1]};
+            pvm_fixup_memset(worker->image->program.isa, guest->regs, tmp);
+        }
+        const uint32_t signal = vmctx->signal;
+        return worker_trapped(worker, at->pc, signal < 65 ? signal : 0);
+    }
+    const struct pvm_instruction *next = at + 1; /* neither ends a block, so the table has a next one */
+    if (state == VMCTX_GUEST_ECALLI && decoded.op == PVM_OP_ecalli) {
+        guest->host_call = (uint32_t)decoded.x;
+        guest->next_pc = next->pc;
+        guest->has_next_pc = 1;
+        return SANDBOX_HOST_CALL;
+    }
+    if (state == VMCTX_GUEST_SBRK && decoded.op == PVM_OP_sbrk) {
+        worker_sbrk(worker, &decoded);
+        guest->has_pc = 0;
+        worker_go(worker, next);
+        return SANDBOX_BUSY;
+    }
+    return worker_forged(worker);
+}
+
+static int worker_look(sandbox_worker *worker)
+{
+    /* acquire: what the worker wrote before it changed the state */
+    const uint32_t state = __atomic_load_n(&worker->vmctx->state, __ATOMIC_ACQUIRE);
+    if (worker->dead)
+        return SANDBOX_DIED;
+    switch (state) {
+    case VMCTX_STARTING:
+        return worker->started ? worker_forged(worker) : SANDBOX_BUSY;
+    case VMCTX_FAILED:
+        if (worker->started)
+            return worker_forged(worker);
+        worker->guest.failed_step = worker->vmctx->failed_step;
+        worker->guest.failed_errno = worker->vmctx->failed_errno;
+        return SANDBOX_FAILED;
+    case VMCTX_BUSY:
+        return worker->started ? SANDBOX_BUSY : worker_forged(worker);
+    case VMCTX_IDLE:
+        if (!worker->started) {
+            worker->started = true;
+            return SANDBOX_FINISHED;
+        }
+        return worker_take(worker, state);
+    case VMCTX_GUEST_ECALLI:
+    case VMCTX_GUEST_TRAP:
+    case VMCTX_GUEST_SBRK:
+        return worker->started ? worker_take(worker, state) : worker_forged(worker);
+    default:
+        return worker_forged(worker);
+    }
+}
+
+int sandbox_worker_poll(sandbox_worker *worker)
+{
+    return worker_look(worker);
+}
+
+static uint64_t worker_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+int sandbox_worker_resume(sandbox_worker *worker, uint64_t spin_ns, uint32_t worker_spin)
+{
+    struct sandbox_guest *guest = &worker->guest;
+    if (worker->dead)
+        return SANDBOX_DIED;
+    if (!guest->has_next_pc)
+        return -EINVAL;
+    const struct pvm_instruction *at = pvm_find_pc(&worker->image->recompiled, guest->next_pc);
+    guest->has_next_pc = 0;
+    if (at == NULL) /* no instruction starts there: an invalid one, which traps (specification, section 4) */
+        return worker_trapped(worker, guest->next_pc, 0);
+    guest->has_pc = 0;
+    worker->spin = worker_spin;
+    worker_go(worker, at);
+
+    int event = worker_look(worker);
+    if (event != SANDBOX_BUSY || spin_ns == 0)
+        return event;
+    const uint64_t end = worker_now() + spin_ns;
+    do {
+        for (unsigned i = 0; i < 64 && event == SANDBOX_BUSY; i++) {
+            __builtin_ia32_pause();
+            event = worker_look(worker);
+        }
+    } while (event == SANDBOX_BUSY && worker_now() < end);
+    return event;
+}
+
+/* --- memory --- */
+
+void worker_load_data(sandbox_worker *worker)
+{
+    if (worker->image->rw_data_size > 0)
+        memcpy(worker->ram + sandbox_image_rw_offset(worker->image), worker->image->rw_data, worker->image->rw_data_size);
+}
+
+uint64_t sandbox_worker_resident(const sandbox_worker *worker)
+{
+    struct stat status;
+    return fstat(worker->ram_file, &status) == 0 ? (uint64_t)status.st_blocks * 512u : 0;
+}
+
+/* Up to here clearing pages in place is cheaper than giving them back and faulting them in again. */
+#define WORKER_CLEAR_IN_PLACE ((off_t)256 << 10)
+
+/* Zeroes every page that the guest's part of the ram file holds, without touching the holes. */
+static int worker_clear(sandbox_worker *worker)
+{
+    off_t offset = (off_t)LAYOUT_VMCTX_SIZE;
+    for (;;) {
+        const off_t data = lseek(worker->ram_file, offset, SEEK_DATA);
+        if (data < 0)
+            return errno == ENXIO ? 0 : -errno; /* ENXIO: only a hole is left */
+        const off_t hole = lseek(worker->ram_file, data, SEEK_HOLE);
+        if (hole < 0)
+            return -errno;
+        if (hole - data <= WORKER_CLEAR_IN_PLACE)
+            memset(worker->ram + data, 0, (size_t)(hole - data));
+        else if (fallocate(worker->ram_file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, data, hole - data) != 0)
+            return -errno;
+        offset = hole;
+    }
+}
+
+int sandbox_worker_reset(sandbox_worker *worker)
+{
+    const struct sandbox_image *image = worker->image;
+    /* Shrink first: pages of a grown heap go back at once, and touching them traps again. */
+    if (worker->rw_accessible != image->map.rw_size) {
+        if (ftruncate(worker->ram_file, (off_t)(sandbox_image_rw_offset(image) + image->map.rw_size)) != 0)
+            return -errno;
+        worker->rw_accessible = image->map.rw_size;
+    }
+    const int error = worker_clear(worker);
+    if (error < 0)
+        return error;
+    worker_load_data(worker);
+    memset(&worker->guest, 0, sizeof worker->guest);
+    memset(worker->vmctx->regs, 0, sizeof worker->vmctx->regs);
+    memset(worker->vmctx->tmp, 0, sizeof worker->vmctx->tmp);
+    return 0;
+}
+
+/* Whether [address, address + size) lies in a region of `length` bytes at `start`; *offset is where. */
+static bool worker_within(uint64_t address, uint64_t size, uint64_t start, uint64_t length, uint64_t *offset)
+{
+    if (address < start || address - start > length || size > length - (address - start))
+        return false;
+    *offset = address - start;
+    return true;
+}
+
+uint8_t *sandbox_worker_memory(sandbox_worker *worker, uint64_t address, uint64_t size, int write)
+{
+    const struct sandbox_image *image = worker->image;
+    const struct sandbox_memory_map *map = &image->map;
+    uint64_t offset;
+    if (worker_within(address, size, map->rw_address, worker->rw_accessible, &offset) && worker->rw_accessible > 0)
+        return worker->ram + sandbox_image_rw_offset(image) + offset;
+    if (worker_within(address, size, map->stack_low, map->stack_size, &offset) && map->stack_size > 0)
+        return worker->ram + sandbox_image_stack_offset(image) + offset;
+    if (worker_within(address, size, map->aux_address, map->aux_size, &offset) && map->aux_size > 0)
+        return worker->ram + sandbox_image_aux_offset(image) + offset;
+    if (!write && image->ro != NULL && worker_within(address, size, map->ro_address, map->ro_size, &offset))
+        return (uint8_t *)(uintptr_t)image->ro + offset;
+    return NULL;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * zygote: what its translation units share. There is no libc: -errno returns come from linux/linux.h.
+ */
+#ifndef ZYGOTE_ZYGOTE_H
+#define ZYGOTE_ZYGOTE_H
+
+#include <stdint.h>
+
+#include "linux/linux.h"
+#include "zygote/protocol.h"
+
+/* Hidden: addresses are then relative to the instruction, and no global offset table is needed. */
+#pragma GCC visibility push(hidden)
+
+/* The control socket's descriptor, in launcher and nursery. */
+#define CONTROL_FD 0
+
+/* launcher.c */
+_Noreturn void launcher_main(const uint64_t *initial_stack);
+
+/* nursery.c */
+_Noreturn void nursery_main(int host_pidfd, const struct zygote_boot *boot, uint64_t vdso);
+
+/* worker.c */
+_Noreturn void worker_main(const struct zygote_request *request, int ram, int image);
+_Noreturn void worker_stopped(uint32_t state);
+
+/* message.c: both return 0 or -errno; receive gives -ECONNRESET at the end of the stream, -EPROTO for a
+ * message of another size or magic, and fills exactly `fd_count` descriptors. */
+int message_receive(int socket, void *message, uint32_t size, int *fds, unsigned fd_count);
+int message_reply(int socket, enum zygote_step step, int error, int fd);
+
+/* start.S */
+void zygote_sigreturn(void);
+_Noreturn void zygote_enter_guest(uint64_t trampoline);
+
+/* zygote.ld */
+extern char zygote_begin[], zygote_end[];
+
+#pragma GCC visibility pop
+
+#endif

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""Untrusted compiled programs, run from asyncio in locked-down processes.
+
+::
+
+    async with vm.Engine() as engine:
+        module = await engine.compile("program.polkavm")
+        linker = vm.Linker()
+
+        @linker.function("get_third_number")
+        async def get_third_number(caller: vm.Caller) -> vm.u32:
+            return 100
+
+        async with await linker.instantiate(module) as instance:
+            print(await instance.call("add_numbers", 1, 10))
+"""
+
+from vm._config import Config, ModuleConfig
+from vm._engine import Engine
+from vm._errors import (
+    AssemblyError,
+    CompileError,
+    InstanceStateError,
+    LinkError,
+    MemoryAccessError,
+    MemoryMapError,
+    ProgramParseError,
+    SandboxDiedError,
+    SandboxError,
+    TrapError,
+    VMError,
+)
+from vm._instance import Instance
+from vm._interrupts import Finished, HostCall, Interrupt, Trap
+from vm._linker import Caller, Linker
+from vm._memory import Memory
+from vm._module import Module
+from vm._registers import Registers
+from vm._types import i32, i64, u32, u64
+from vm.isa import InstructionSet
+from vm.memory_map import MemoryMap
+from vm.program import Export, ProgramBlob
+
+__all__ = [
+    "AssemblyError",
+    "Caller",
+    "CompileError",
+    "Config",
+    "Engine",
+    "Export",
+    "Finished",
+    "HostCall",
+    "Instance",
+    "InstanceStateError",
+    "InstructionSet",
+    "Interrupt",
+    "LinkError",
+    "Linker",
+    "Memory",
+    "MemoryAccessError",
+    "MemoryMap",
+    "MemoryMapError",
+    "Module",
+    "ModuleConfig",
+    "ProgramBlob",
+    "ProgramParseError",
+    "Registers",
+    "SandboxDiedError",
+    "SandboxError",
+    "Trap",
+    "TrapError",
+    "VMError",
+    "i32",
+    "i64",
+    "u32",
+    "u64",
+]

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: MIT
+"""A running program."""
+
+from __future__ import annotations
+
+import inspect
+import time
+import warnings
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from vm._errors import InstanceStateError, TrapError
+from vm._interrupts import Finished, HostCall, Interrupt, Trap
+from vm._linker import ARGUMENT_NUMBERS, BoundHostFunction, Caller
+from vm._memory import Memory
+from vm._registers import Registers
+from vm._sandbox import lib
+from vm._types import WORD, from_registers, registers_of, resolve, to_registers
+from vm.isa import REGISTERS, RETURN_TO_HOST
+
+if TYPE_CHECKING:
+    from vm._module import Module
+    from vm._worker import Worker
+
+_RA = REGISTERS.index("ra")
+_SP = REGISTERS.index("sp")
+
+
+class Instance:
+    """One guest in a process of its own; made by `Linker.instantiate` or `Module.instantiate`.
+
+    It is stopped, except while `run` (or `call`, which runs) is awaited: registers, memory and program counter can
+    then be read and written. Cancelling `run` kills the process; cancelling `call` while a host function is awaited
+    cancels that function and leaves the guest stopped, ready for another call.
+
+    An async context manager: leaving it closes the instance.
+    """
+
+    def __init__(self, module: Module, worker: Worker) -> None:
+        self._worker: Worker | None = worker
+        self._engine = module._engine
+        self._functions: tuple[BoundHostFunction, ...] | None = None
+        self._running = False
+        self._calling = False
+        self._spin = self._engine._spin_ns
+        self._caller = Caller(self)
+        #: The compiled program.
+        self.module = module
+        #: Guest memory.
+        self.memory = Memory(self)
+        #: Guest registers.
+        self.registers = Registers(self)
+
+    def _link(self, functions: tuple[BoundHostFunction, ...]) -> None:
+        self._functions = functions
+
+    # --- state ---
+
+    def _open_worker(self) -> Worker:
+        if self._worker is None:
+            raise InstanceStateError("the instance is closed")
+        return self._worker
+
+    def _stopped_worker(self) -> Worker:
+        worker = self._open_worker()
+        if self._running:
+            raise InstanceStateError("the instance is running")
+        return worker
+
+    @property
+    def pid(self) -> int:
+        """Process id of the sandbox, as this process sees it."""
+        return self._open_worker().pid
+
+    @property
+    def program_counter(self) -> int | None:
+        """Code offset of the instruction that the guest stopped at; None after it finished or before it ran."""
+        guest = self._stopped_worker().guest
+        return int(guest.pc) if guest.has_pc else None
+
+    @property
+    def next_program_counter(self) -> int | None:
+        """Code offset at which `run` goes on; None if it cannot. Any instruction's offset may be assigned."""
+        guest = self._stopped_worker().guest
+        return int(guest.next_pc) if guest.has_next_pc else None
+
+    @next_program_counter.setter
+    def next_program_counter(self, pc: int) -> None:
+        if not 0 <= pc < 1 << 32:
+            raise ValueError(f"program counter {pc} is not from 0 to 2^32-1")
+        guest = self._stopped_worker().guest
+        guest.next_pc = pc
+        guest.has_next_pc = 1
+
+    # --- running ---
+
+    def prepare_call(self, export: str | int, *args: int) -> None:
+        """Sets all registers for a call (specification, section 8): the next `run` enters `export`.
+
+        `export` is a name or a code offset. Each argument is a machine word (a negative one is allowed). Raises
+        KeyError for an unknown export, TypeError for too many arguments, OverflowError for one that does not fit.
+        """
+        worker = self._stopped_worker()
+        pc = self._export(export)
+        bits = self.module.isa.word_bits
+        if len(args) > len(ARGUMENT_NUMBERS):
+            raise TypeError(f"{len(args)} arguments: there are {len(ARGUMENT_NUMBERS)} argument registers")
+        words = [to_registers(WORD, bits, value, f"argument {i}")[0] for i, value in enumerate(args, 1)]
+        guest = worker.guest
+        registers = [0] * len(REGISTERS)
+        registers[_RA] = RETURN_TO_HOST
+        registers[_SP] = self.module.memory_map.stack_high
+        for number, word in zip(ARGUMENT_NUMBERS, words, strict=False):
+            registers[number] = word
+        guest.regs = registers
+        guest.next_pc = pc
+        guest.has_next_pc = 1
+
+    def _export(self, export: str | int) -> int:
+        if isinstance(export, int):
+            return export
+        pc = self.module.exports.get(export)
+        if pc is None:
+            names = ", ".join(list(self.module.exports)[:20]) or "none"
+            raise KeyError(f"no export {export!r}; the program's exports: {names}")
+        return pc
+
+    async def run(self) -> Interrupt:
+        """Lets the guest go on until it stops again, and says why it did.
+
+        After `Finished` and `Trap` there is nothing to go on with until `prepare_call` or an assignment to
+        `next_program_counter`. Cancelling it kills the process.
+
+        Raises `InstanceStateError` if the instance is closed, running or has nothing to run, `SandboxDiedError`
+        if the process dies or breaks the rules of its sandbox.
+        """
+        engine = self._engine
+        started = time.monotonic_ns()
+        if started - engine._yielded > engine.YIELD_NS:
+            await engine._yield()
+        worker = self._stopped_worker()
+        spin = self._spin if engine._may_spin() else 0
+        if not worker.dead and not worker.guest.has_next_pc:
+            raise InstanceStateError("there is nothing to run: call prepare_call or set next_program_counter")
+        self._running = True
+        engine._running += 1
+        try:
+            event = lib.sandbox_worker_resume(worker.handle, spin, engine._worker_spin if spin else 0)
+            if event == lib.SANDBOX_BUSY:
+                event = await worker.wait()
+                engine._yielded = now = time.monotonic_ns()
+                # what took long is not worth waiting for; a short one that just missed is
+                self._spin = engine._spin_ns if now - started < 2 * engine._spin_ns else self._spin // 2
+        except BaseException:
+            worker.kill()
+            raise
+        finally:
+            self._running = False
+            engine._running -= 1
+        if self._worker is None:
+            raise InstanceStateError("the instance was closed while it ran")
+        return self._interrupt(worker, event)
+
+    def _interrupt(self, worker: Worker, event: int) -> Interrupt:
+        guest = worker.guest
+        if event == lib.SANDBOX_HOST_CALL:
+            return HostCall(int(guest.host_call))
+        if event == lib.SANDBOX_FINISHED:
+            return Finished()
+        if event == lib.SANDBOX_TRAP:
+            return Trap(int(guest.pc), int(guest.signal))
+        if event == lib.SANDBOX_FORGED:
+            error = worker.death()
+            error.args = (f"sandbox process {worker.pid} broke the rules of its shared page and was killed",)
+            raise error
+        raise worker.death()
+
+    async def call(self, export: str | int, *args: int, returns: Any = int) -> int:
+        """Calls an export and serves its host calls until it returns; gives what is in a0.
+
+        `returns` says how to read the result: ``int`` (the default: the unsigned machine word), `u32`, `i32`,
+        `u64` or `i64`. Arguments are as in `prepare_call`.
+
+        Raises `TrapError` if the guest traps, also on a host call that is no import; whatever a host function
+        raises, unchanged; and what `prepare_call` and `run` raise.
+        """
+        kind = resolve(returns)
+        if kind is None:
+            raise TypeError("returns must be an integer type")
+        if self._calling:
+            raise InstanceStateError("the instance is being called already")
+        self.prepare_call(export, *args)
+        self._calling = True
+        try:
+            while True:
+                interrupt = await self.run()
+                if isinstance(interrupt, Finished):
+                    break
+                if isinstance(interrupt, HostCall):
+                    await self._serve(interrupt.index, export)
+                else:
+                    raise TrapError(pc=interrupt.pc, export=str(export))
+        finally:
+            self._calling = False
+        registers = self._stopped_worker().guest.regs
+        bits = self.module.isa.word_bits
+        words = tuple(registers[number] for number in ARGUMENT_NUMBERS[: registers_of(kind, bits)])
+        return from_registers(kind, bits, words)
+
+    async def _serve(self, index: int, export: str | int) -> None:
+        functions = self._functions or ()
+        if index >= len(functions):
+            raise TrapError(
+                pc=self.program_counter, export=str(export), reason=f"host call {index}, which no host function serves"
+            )
+        function = functions[index]
+        result = function.start(self._caller, self._stopped_worker().guest.regs)
+        if result is not None and not isinstance(result, int) and inspect.isawaitable(result):
+            result = await result
+        # the function may have closed the instance
+        function.finish(result, self._stopped_worker().guest.regs)
+
+    # --- the end ---
+
+    async def aclose(self) -> None:
+        """Ends the guest; its process is reused or killed. May be called again, and while the guest runs."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            await self._engine._release(self.module, worker, reusable=not self._running)
+
+    async def __aenter__(self) -> Instance:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        worker = getattr(self, "_worker", None)
+        if worker is not None and not worker.dead:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            worker.kill()
+
+    def __repr__(self) -> str:
+        if self._worker is None:
+            return "<Instance closed>"
+        state = "dead" if self._worker.dead else "running" if self._running else "stopped"
+        return f"<Instance in process {self._worker.pid}, {state}>"

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT
+"""Why a guest stopped: what `Instance.run` returns, made for ``match``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The guest returned to its host; results are in a0 (and a1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostCall:
+    """The guest wants the host to do something and is ready to go on behind it."""
+
+    #: Position among the program's imports; the guest chose it, so it can be anything up to 2^32-1.
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trap:
+    """The guest did what it may not: touched memory that is not there, jumped to no block, or trapped on purpose."""
+
+    #: Code offset of the instruction; its registers are as they were before it.
+    pc: int
+    #: The signal the processor's fault became (signal(7)), for people; 0 where there was none.
+    signal: int = 0
+
+
+Interrupt: TypeAlias = Finished | HostCall | Trap

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: MIT
+"""Host functions: what a guest can ask of its host."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from vm._errors import LinkError
+from vm._types import IntType, from_registers, registers_of, resolve, to_registers
+from vm.isa import ARGUMENT_REGISTERS, REGISTERS
+
+if TYPE_CHECKING:
+    from vm._instance import Instance
+    from vm._memory import Memory
+    from vm._module import Module
+    from vm._sandbox import CData
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: Register numbers of the arguments, in order; results come back in the first two.
+ARGUMENT_NUMBERS = tuple(REGISTERS.index(name) for name in ARGUMENT_REGISTERS)
+
+
+class Caller:
+    """The first argument of every host function: who calls."""
+
+    __slots__ = ("instance",)
+
+    def __init__(self, instance: Instance) -> None:
+        #: The calling instance, stopped in the host call.
+        self.instance = instance
+
+    @property
+    def memory(self) -> Memory:
+        """The calling guest's memory."""
+        return self.instance.memory
+
+
+@dataclass(frozen=True, slots=True)
+class HostFunction:
+    """A Python function with its guest signature."""
+
+    name: str
+    function: Callable[..., Any]
+    parameters: tuple[IntType, ...]
+    #: None: the function returns None and no register changes.
+    result: IntType | None
+    #: Whether the function may return None although it has a result type (it is not annotated).
+    optional: bool
+
+    def bind(self, word_bits: int) -> BoundHostFunction:
+        """The function for a machine of that word size.
+
+        Raises TypeError if its arguments need more registers than there are.
+        """
+        slots: list[tuple[IntType, tuple[int, ...]]] = []
+        used = 0
+        for kind in self.parameters:
+            count = registers_of(kind, word_bits)
+            slots.append((kind, ARGUMENT_NUMBERS[used : used + count]))
+            used += count
+        if used > len(ARGUMENT_NUMBERS):
+            raise TypeError(
+                f"host function {self.name!r} takes {used} argument registers, and there are {len(ARGUMENT_NUMBERS)}"
+            )
+        return BoundHostFunction(self, word_bits, tuple(slots))
+
+
+@dataclass(frozen=True, slots=True)
+class BoundHostFunction:
+    """A host function that knows which registers its arguments are in."""
+
+    definition: HostFunction
+    word_bits: int
+    slots: tuple[tuple[IntType, tuple[int, ...]], ...]
+
+    def start(self, caller: Caller, registers: CData) -> Any:
+        """Calls the function with arguments from `registers`; the result may be awaitable."""
+        bits = self.word_bits
+        arguments = [from_registers(kind, bits, tuple(registers[n] for n in numbers)) for kind, numbers in self.slots]
+        return self.definition.function(caller, *arguments)
+
+    def finish(self, value: Any, registers: CData) -> None:
+        """Puts the function's result into `registers`. Raises TypeError or OverflowError if it is none."""
+        kind = self.definition.result
+        what = f"the result of host function {self.definition.name!r}"
+        if value is None and self.definition.optional:
+            return
+        if kind is None:
+            if value is not None:
+                raise TypeError(f"{what} is {value!r}, but it is annotated to return None")
+            return
+        for number, word in zip(ARGUMENT_NUMBERS, to_registers(kind, self.word_bits, value, what), strict=False):
+            registers[number] = word
+
+
+def _signature(name: str, function: Callable[..., Any]) -> HostFunction:
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise TypeError(
+            f"host function {name!r}: cannot resolve its annotations ({error}); they must name module globals"
+        ) from error
+    kinds = inspect.Parameter
+    parameters = list(inspect.signature(function).parameters.values())
+    if not parameters or parameters[0].kind not in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD):
+        raise TypeError(f"host function {name!r} must take the vm.Caller as its first parameter")
+    types = []
+    for parameter in parameters[1:]:
+        if parameter.kind not in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD):
+            raise TypeError(f"host function {name!r}: parameter {parameter.name!r} must be positional")
+        kind = resolve(hints.get(parameter.name, int))
+        if kind is None:
+            raise TypeError(f"host function {name!r}: parameter {parameter.name!r} cannot be None")
+        types.append(kind)
+    result = resolve(hints.get("return", int))
+    return HostFunction(name, function, tuple(types), result, "return" not in hints)
+
+
+class Linker:
+    """Host functions by import name. One linker can serve any number of modules."""
+
+    def __init__(self) -> None:
+        self._functions: dict[str, HostFunction] = {}
+
+    def function(self, name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Decorator: defines the import `name`; the function itself is returned unchanged.
+
+        The function takes the `Caller`, then one parameter per guest argument, annotated with ``int``, `u32`,
+        `i32`, `u64` or `i64` (none means ``int``), and is ``def`` or ``async def``. Its return annotation says what
+        goes into a0 (``None``: nothing; no annotation: an ``int``, or nothing if None is returned).
+
+        Raises TypeError for a signature that no guest can call, ValueError if the name is taken.
+        """
+
+        def decorate(function: Callable[P, R]) -> Callable[P, R]:
+            self.define(name, function)
+            return function
+
+        return decorate
+
+    def define(self, name: str, function: Callable[..., Any | Awaitable[Any]]) -> None:
+        """As `function`, without the decorator."""
+        if name in self._functions:
+            raise ValueError(f"host function {name!r} is defined already")
+        self._functions[name] = _signature(name, function)
+
+    async def instantiate(self, module: Module) -> Instance:
+        """A new instance of `module` whose imports are served by this linker.
+
+        Raises `LinkError` that names every import without a function, and `SandboxError` if no process can be had.
+        """
+        functions = self._resolve(module)
+        instance = await module.instantiate()
+        instance._link(functions)
+        return instance
+
+    def _resolve(self, module: Module) -> tuple[BoundHostFunction, ...]:
+        missing: list[str] = []
+        bound: list[BoundHostFunction] = []
+        for index, symbol in enumerate(module.blob.imports):
+            name = f"<invalid import {index}>" if symbol is None else symbol.decode("utf-8", "backslashreplace")
+            function = self._functions.get(name)
+            if function is None:
+                missing.append(name)
+            else:
+                bound.append(function.bind(module.isa.word_bits))
+        if missing:
+            raise LinkError(tuple(missing))
+        return tuple(bound)

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""One sandbox process and its life: cloned, used by one instance after another, killed, seen dead, freed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import aioring
+
+from vm._errors import SandboxDiedError
+from vm._nursery import Nursery, sandbox_error, step_error
+from vm._sandbox import ffi, lib
+
+if TYPE_CHECKING:
+    from vm._sandbox import CData
+
+#: Resetting more memory than this (bytes) happens off the event loop's thread.
+_RESET_INLINE: Final = 1 << 20
+
+
+class Worker:
+    """A sandbox process for the image it was made for.
+
+    `handle` and `guest` are C objects; they stay valid as long as the Worker does. A task watches for the death
+    of the process from its birth on; after it every waiter is woken.
+    """
+
+    __slots__ = ("_image", "_ring", "_watch", "dead", "guest", "handle", "pid")
+
+    def __init__(self, image: CData, ring: aioring.Ring) -> None:
+        result = ffi.new("sandbox_worker **")
+        error = lib.sandbox_worker_create(image, result)
+        if error < 0:
+            raise sandbox_error(error, "making guest memory (memfd_create, mmap)")
+        self._image = image  # its files and tables are used until the handle is gone
+        self._ring = ring
+        self._watch: asyncio.Task[None] | None = None
+        self.handle = ffi.gc(result[0], lib.sandbox_worker_destroy)
+        self.guest = lib.sandbox_worker_guest(self.handle)
+        #: Process id as this process sees it.
+        self.pid = 0
+        self.dead = False
+
+    async def start(self, nursery: Nursery, on_death: Callable[[Worker], None]) -> None:
+        """Has the process cloned and waits until it is ready. Raises as `Nursery.clone`; not to be cancelled."""
+        await nursery.clone(self.handle)
+        pidfd = lib.sandbox_worker_pidfd(self.handle)
+        self.pid = _pid_of(pidfd)
+        self._watch = asyncio.create_task(self._see_death(pidfd, on_death), name=f"sandbox {self.pid}")
+        event = await self.wait()
+        if event == lib.SANDBOX_FINISHED:
+            return
+        self.kill()
+        if event == lib.SANDBOX_FAILED:
+            raise step_error(-self.guest.failed_errno, self.guest.failed_step, "a worker")
+        raise self.death()
+
+    async def wait(self) -> int:
+        """Waits until it is busy no longer; returns the ``enum sandbox_event``."""
+        futex = int(ffi.cast("uintptr_t", lib.sandbox_worker_futex(self.handle)))
+        while (event := lib.sandbox_worker_poll(self.handle)) == lib.SANDBOX_BUSY:
+            await self._ring.futex_wait(futex, lib.sandbox_worker_futex_value(self.handle))
+        return int(event)
+
+    async def reset(self) -> None:
+        """Makes memory and registers as they were at the start. Raises `SandboxError`."""
+        if lib.sandbox_worker_resident(self.handle) > _RESET_INLINE:
+            error = await asyncio.to_thread(lib.sandbox_worker_reset, self.handle)
+        else:
+            error = lib.sandbox_worker_reset(self.handle)
+        if error < 0:
+            raise sandbox_error(error, "resetting guest memory")
+
+    def kill(self) -> None:
+        """Sends SIGKILL; `gone` waits for the effect."""
+        if not self.dead:
+            lib.sandbox_worker_kill(self.handle)
+
+    async def gone(self) -> None:
+        """Waits until the process is dead and its memory is freed."""
+        if self._watch is not None:
+            await asyncio.shield(self._watch)
+
+    def death(self) -> SandboxDiedError:
+        """The exception that tells how the process died."""
+        status = lib.sandbox_worker_wait_status(self.handle)
+        return SandboxDiedError(self.pid, _describe(status))
+
+    async def _see_death(self, pidfd: int, on_death: Callable[[Worker], None]) -> None:
+        await self._ring.poll(pidfd, select.POLLIN)
+        self.dead = True
+        lib.sandbox_worker_mark_dead(self.handle)
+        on_death(self)
+
+
+def _pid_of(pidfd: int) -> int:
+    for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines():
+        if line.startswith("Pid:"):
+            return int(line.split()[1])
+    return 0
+
+
+def _describe(status: int) -> str:
+    if status < 0:
+        return "killed, or ended by itself"
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        why = " (a system call that it may not make)" if number == signal.SIGSYS else ""
+        return f"killed by {signal.Signals(number).name}{why}"
+    return f"exit status {os.WEXITSTATUS(status)}"
