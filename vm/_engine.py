@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Final
 
 import aioring
-
 from vm._config import Config, ModuleConfig
 from vm._errors import InstanceStateError
 from vm._module import Module, compile_image

@@ -9,8 +9,8 @@ from vm._errors import MemoryAccessError
 from vm._sandbox import ffi, lib
 
 if TYPE_CHECKING:
-    from vm._sandbox import CData
     from vm._instance import Instance
+    from vm._sandbox import CData
     from vm.memory_map import MemoryMap
     from vm.program import BytesLike
 
@@ -60,7 +60,9 @@ class Memory:
 
     def _at(self, address: int, length: int, *, write: bool) -> CData:
         worker = self._instance._stopped_worker()
-        if 0 <= address < 1 << 32 and 0 <= length <= 1 << 32:
+        if length == 0 and 0 <= address < 1 << 32:
+            return ffi.NULL  # nothing is touched: fine anywhere, as with an empty slice
+        if 0 <= address < 1 << 32 and 0 < length <= 1 << 32:
             pointer = lib.sandbox_worker_memory(worker.handle, address, length, write)
             if pointer != ffi.NULL:
                 return pointer

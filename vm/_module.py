@@ -15,8 +15,8 @@ from vm.memory_map import MemoryMap
 from vm.program import ProgramBlob
 
 if TYPE_CHECKING:
-    from vm._sandbox import CData
     from vm._engine import Engine
+    from vm._sandbox import CData
     from vm._worker import Worker
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import aioring
-
 from vm._errors import SandboxError
 from vm._sandbox import ffi, lib
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import aioring
-
 from vm._errors import SandboxDiedError
 from vm._nursery import Nursery, sandbox_error, step_error
 from vm._sandbox import ffi, lib

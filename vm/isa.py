@@ -5,7 +5,7 @@ The C side does not repeat this table: ``native/pvm/gen_opcodes.py`` turns it in
 the extension is built.  Names, numbers and formats are those of the PVM blob specification, sections
 5 and 6; the four instruction sets are the values of byte 4 of a program blob (section 3).
 
-This module is pure data: standard library only, importable without the compiled extension.
+This module is pure data and needs only the standard library, because the build loads it by its path.
 """
 
 from __future__ import annotations

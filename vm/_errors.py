@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: MIT
+"""Everything ``vm`` raises on its own behalf.
+
+::
+
+    Exception
+    └── VMError                    any failure of this package
+        ├── ProgramParseError      the bytes are not a program blob
+        ├── AssemblyError          a line of the text assembly is wrong
+        ├── MemoryMapError         the regions do not fit the 32-bit address space (also a ValueError)
+        ├── CompileError           the blob is well formed, but no module can be made of it
+        ├── LinkError              imports that nothing defines, all of them at once
+        ├── TrapError              the guest trapped while it was being called
+        ├── SandboxError           a sandbox could not be started
+        │   └── SandboxDiedError   a sandbox's process is gone
+        ├── InstanceStateError     the instance is closed, or running, or has nothing to run
+        └── MemoryAccessError      the host named guest memory that is not there (also an IndexError)
+
+Misuse of the interface itself (a wrong type, a negative size) is a plain ``TypeError`` or ``ValueError``.
+Every class survives ``pickle`` and ``copy`` with its attributes, so it can cross a process pool.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+
+class VMError(Exception):
+    """Root of the tree: any failure of this package."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # BaseException's own would call the class with `args`, the finished message.
+        return (_rebuild, (type(self), self.args, self.__dict__))
+
+
+def _rebuild(cls: type[VMError], args: tuple[Any, ...], state: dict[str, Any]) -> VMError:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class ProgramParseError(VMError):
+    """The bytes are not a program blob.
+
+    `what` is wrong; `offset` is the byte of the blob where that was seen (None when no single byte is to
+    blame); `section` is the section it lies in, by its name in the blob specification (None outside of any).
+    """
+
+    def __init__(self, what: str, *, offset: int | None = None, section: str | None = None) -> None:
+        self.what = what
+        self.offset = offset
+        self.section = section
+        where = "" if offset is None else f" at byte {offset:#x}"
+        where += "" if section is None else f" in the {section} section"
+        super().__init__(f"invalid program blob: {what}{where}")
+
+
+class AssemblyError(VMError):
+    """A line of the text assembly is wrong.
+
+    `what` is wrong; `line` is its number, counted from 1 (None when the fault is the program's as a whole);
+    `text` is the line without the white space around it.
+    """
+
+    def __init__(self, what: str, *, line: int | None = None, text: str = "") -> None:
+        self.what = what
+        self.line = line
+        self.text = text
+        super().__init__(what if line is None else f"line {line}: {what}: {_shorten(text)!r}")
+
+
+def _shorten(text: str, limit: int = 120) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+class MemoryMapError(VMError, ValueError):
+    """The page size is not one, or the memory regions of a program do not fit the 32-bit address space."""
+
+
+class CompileError(VMError):
+    """The blob is well formed, but no module can be made of it: the message says what stands in the way."""
+
+
+class LinkError(VMError):
+    """The program imports what nothing defines; `missing` holds the name of every such import, in blob order."""
+
+    def __init__(self, missing: tuple[str, ...]) -> None:
+        self.missing = tuple(missing)
+        plural = "s" if len(self.missing) != 1 else ""
+        super().__init__(f"{len(self.missing)} unresolved import{plural}: {', '.join(self.missing)}")
+
+
+class TrapError(VMError):
+    """The guest trapped while it was being called.
+
+    `pc` is the code offset of the instruction that trapped, where known; `export` the function that was
+    called, where one was; `reason` what is known beyond that.
+    """
+
+    def __init__(self, *, pc: int | None = None, export: str | None = None, reason: str = "") -> None:
+        self.pc = pc
+        self.export = export
+        self.reason = reason
+        message = "the guest trapped" if export is None else f"the guest trapped in {export!r}"
+        message += "" if pc is None else f" at pc {pc}"
+        message += f": {reason}" if reason else ""
+        super().__init__(message)
+
+
+class SandboxError(VMError):
+    """A sandbox could not be started: `step` failed with `errno` (None: not a system call), `remedy` is what helps."""
+
+    def __init__(self, step: str, *, errno: int | None = None, remedy: str = "") -> None:
+        self.step = step
+        self.errno = errno
+        self.remedy = remedy
+        message = f"cannot start a sandbox: {step}"
+        message += "" if errno is None else f": {os.strerror(errno)} (errno {errno})"
+        message += f"; {remedy}" if remedy else ""
+        super().__init__(message)
+
+
+class SandboxDiedError(SandboxError):
+    """A sandbox's process `pid` is gone; `exit_status` says how, such as ``exit status 3`` or ``killed by SIGKILL``."""
+
+    def __init__(self, pid: int, exit_status: str, *, remedy: str = "") -> None:
+        super().__init__(f"process {pid} died ({exit_status})", remedy=remedy)
+        self.pid = pid
+        self.exit_status = exit_status
+        # It had started: the base class's sentence would be wrong.
+        self.args = (f"sandbox process {pid} died: {exit_status}" + (f"; {remedy}" if remedy else ""),)
+
+
+class InstanceStateError(VMError):
+    """The instance is closed, or running already, or has nothing to run: the message says which."""
+
+
+class MemoryAccessError(VMError, IndexError):
+    """The host named guest memory that is not there, or not for this use.
+
+    `address` and `length` are the range in bytes that was asked for; `what` was wrong with it.
+    """
+
+    def __init__(self, address: int, length: int, what: str) -> None:
+        self.address = address
+        self.length = length
+        self.what = what
+        super().__init__(f"{what}: {length} bytes of guest memory at {address:#x}")
