@@ -20,7 +20,7 @@ check: .venv/tools
 	$(BIN)/mypy
 
 build: .venv/installed
-	PATH="$(CURDIR)/$(BIN):$$PATH" ninja -C build -s
+	PATH="$(CURDIR)/$(BIN):$$PATH" ninja -C build --quiet
 
 .venv/bin/python:
 	tools/system-packages $(PYTHON)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import typing
 from collections.abc import Awaitable, Callable
@@ -99,10 +100,20 @@ class BoundHostFunction:
             registers[number] = word
 
 
+def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not inspect.isroutine(function) and not isinstance(function, type):
+        function = type(function).__call__  # an object that can be called
+    return typing.get_type_hints(function, include_extras=True)
+
+
 def _signature(name: str, function: Callable[..., Any]) -> HostFunction:
+    if not callable(function):
+        raise TypeError(f"host function {name!r} is not callable: {function!r}")
     try:
-        hints = typing.get_type_hints(function, include_extras=True)
-    except NameError as error:
+        hints = _annotations(function)
+    except Exception as error:  # annotations are code: they can raise anything
         raise TypeError(
             f"host function {name!r}: cannot resolve its annotations ({error}); they must name module globals"
         ) from error

@@ -40,8 +40,8 @@ class Memory:
     def read(self, address: int, length: int) -> bytes:
         """A copy of `length` bytes from `address`.
 
-        Raises `MemoryAccessError` if the guest could not read all of them, and `InstanceStateError` while it runs
-        or after it is gone.
+        Raises `MemoryAccessError` if the guest could not read all of them, `InstanceStateError` while it runs or
+        after it is closed, ValueError for a negative length.
         """
         pointer = self._at(address, length, write=False)
         return bytes(ffi.buffer(pointer, length)) if length else b""
@@ -59,6 +59,8 @@ class Memory:
         ffi.memmove(pointer, view, len(view))
 
     def _at(self, address: int, length: int, *, write: bool) -> CData:
+        if length < 0:
+            raise ValueError(f"length {length} is negative")
         worker = self._instance._stopped_worker()
         if length == 0 and 0 <= address < 1 << 32:
             return ffi.NULL  # nothing is touched: fine anywhere, as with an empty slice

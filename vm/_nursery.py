@@ -103,6 +103,8 @@ class Nursery:
         middle: the next request would take this one's answer.
         """
         async with self._lock:
+            if not self._handle:
+                raise ConnectionError("the nursery is gone")
             while (error := lib.sandbox_worker_request(worker, self._handle)) == -errno.EAGAIN:
                 await self._ring.poll(self._control, select.POLLOUT)
             step = ffi.new("uint32_t *")
@@ -119,6 +121,7 @@ class Nursery:
 
     async def aclose(self) -> None:
         """Ends it, and with it every worker that is left."""
-        handle, self._handle = self._handle, ffi.NULL
+        async with self._lock:
+            handle, self._handle = self._handle, ffi.NULL
         if handle:
             await asyncio.to_thread(ffi.release, handle)

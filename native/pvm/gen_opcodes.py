@@ -14,7 +14,8 @@ from pathlib import Path
 def main() -> None:
     source, output = sys.argv[1:]
     spec = importlib.util.spec_from_file_location("isa", source)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     isa = importlib.util.module_from_spec(spec)
     sys.modules["isa"] = isa  # dataclasses look their module up
     spec.loader.exec_module(isa)

@@ -207,16 +207,27 @@ static int nursery_boot(sandbox_nursery *nursery, const struct zygote_boot *boot
     close(host);
     if (error < 0)
         return error;
-    error = nursery_receive(nursery, step, &nursery->pidfd); /* the launcher's */
-    if (error < 0)
-        return error;
-    if (nursery->pidfd < 0)
-        return -EPROTO;
-    int none = -1;
-    error = nursery_receive(nursery, step, &none); /* the nursery's */
-    if (none >= 0)
-        close(none);
-    return error;
+    /* One reply from the launcher, which brings the pidfd, and one from the nursery, in whichever order they come.
+     * Both are taken even after an error: with the pidfd a nursery that failed can be reaped. */
+    int first_error = 0;
+    for (unsigned i = 0; i < 2; i++) {
+        int fd = -1;
+        uint32_t failed = *step;
+        error = nursery_receive(nursery, &failed, &fd);
+        if (fd >= 0 && nursery->pidfd < 0)
+            nursery->pidfd = fd;
+        else if (fd >= 0)
+            close(fd);
+        if (error != 0 && first_error == 0) {
+            first_error = error;
+            *step = failed;
+        }
+        if (error == -ECONNRESET || error == -EAGAIN)
+            break;
+    }
+    if (first_error == 0 && nursery->pidfd < 0)
+        first_error = -EPROTO;
+    return first_error;
 }
 
 int sandbox_nursery_start(uint32_t drop, uint32_t uid, uint32_t gid, sandbox_nursery **result, uint32_t *step)

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The state of one recompilation, and the few functions through which all emitted code reaches something
+ * outside its own registers: guest memory, vmctx, and other guest instructions.
+ */
+#ifndef PVM_EMITTER_H
+#define PVM_EMITTER_H
+
+#include "decode.h"
+#include "recompiler.h"
+#include "vmctx.h"
+#include "x86.h"
+
+/* Upper bound of the native code of one guest instruction (the longest is a signed division, 56 bytes). */
+#define PVM_MAX_NATIVE_LENGTH 96
+
+/* Scratch registers. No guest register lives there and nothing in them outlives an instruction. */
+#define TMP0 X86_RCX /* also a shift count, and the count of rep */
+#define TMP1 X86_R15
+
+/* Where the guest registers live. rsp is the worker's own stack. memset wants a0 in rdi and a1 in rax. */
+static const uint8_t pvm_native_register[PVM_REGISTER_COUNT] = {
+    [PVM_REG_RA] = X86_R10, [PVM_REG_SP] = X86_RBP, [PVM_REG_T0] = X86_R11, [PVM_REG_T1] = X86_R12,
+    [PVM_REG_T2] = X86_R13, [PVM_REG_S0] = X86_RBX, [PVM_REG_S1] = X86_R14, [PVM_REG_A0] = X86_RDI,
+    [PVM_REG_A1] = X86_RAX, [PVM_REG_A2] = X86_RSI, [PVM_REG_A3] = X86_RDX, [PVM_REG_A4] = X86_R8,
+    [PVM_REG_A5] = X86_R9,
+};
+
+/* A 32-bit displacement that waits for the address of the instruction at `pc`. */
+struct pvm_fixup {
+    uint32_t at; /* native offset of the displacement */
+    uint32_t pc;
+};
+
+struct pvm_emitter {
+    struct x86 x86;
+    uint8_t *start; /* first byte of the native code; distances in `target` count from here */
+    const struct pvm_program *program;
+    const struct pvm_target *target;
+    struct pvm_recompiled *result; /* its instructions up to the one being emitted */
+    uint32_t indexed;              /* entries of result->index that are filled */
+    enum x86_width w;              /* width of the guest's registers; X86_32 keeps the upper halves zero */
+    bool bmi2;
+    uint32_t ecalli, sbrk; /* native offsets of the trampolines */
+    struct pvm_fixup *fixups; /* there is always room for one more */
+    size_t fixup_count, fixup_capacity;
+};
+
+/* Emits the native code of one instruction. */
+void pvm_emit_instruction(struct pvm_emitter *e, const struct pvm_decoded *i);
+
+/* Emits the trampolines; recompiler.h says what they do. */
+void pvm_emit_trampolines(struct pvm_emitter *e);
+
+/* Emits a jump to the guest instruction at `pc`, which there must be: jmp rel8/rel32, or jcc. */
+void pvm_emit_jump(struct pvm_emitter *e, uint32_t pc);
+void pvm_emit_jump_if(struct pvm_emitter *e, enum x86_cc cc, uint32_t pc);
+
+static inline uint32_t pvm_native_offset(const struct pvm_emitter *e)
+{
+    return (uint32_t)(e->x86.at - e->start);
+}
+
+/* Emits `op` on the register (or opcode extension) `reg` and guest memory at (base + disp) mod 2^32.
+ * The address-size prefix makes the sum wrap and clears what is above it, so that no guest value reaches
+ * beyond 4 GiB. A constant address below 2 GiB needs none. */
+static inline void pvm_emit_access(struct pvm_emitter *e, uint32_t op, enum x86_width w, unsigned reg, unsigned base,
+                                   int32_t disp)
+{
+    if (base != X86_NO_REG || disp < 0)
+        op |= X86_ADDR32;
+    x86_rm(&e->x86, op, w, reg, (struct x86_mem){.base = base, .index = X86_NO_REG, .disp = disp});
+}
+
+/* Emits `op` on the register (or opcode extension) `reg` and the field of vmctx at `offset`. */
+static inline void pvm_emit_vmctx(struct pvm_emitter *e, uint32_t op, enum x86_width w, unsigned reg, size_t offset)
+{
+    x86_rip(&e->x86, op, w, reg, e->start, e->target->vmctx + (int64_t)offset);
+}
+
+#endif

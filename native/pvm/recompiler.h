@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Recompiler: turns guest bytecode into x86-64 machine code.
+ *
+ * One pass over the code emits, one pass over the fix-ups patches. The 13 guest registers live in 13 native
+ * ones; a guest address is used as a native address, so that a load is one instruction. Semantics are those
+ * of the PVM specification (sections 4 to 7). The guest's code is hostile: every input leads to code that
+ * stays inside guest memory, or to an error.
+ *
+ * Pure: no I/O, no global state, the caller owns every buffer. Errors are -errno.
+ */
+#ifndef PVM_RECOMPILER_H
+#define PVM_RECOMPILER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* A jump to this address faults at the jumping instruction itself (it is not canonical, with 4 or 5 page
+ * table levels), which is what gives an invalid dynamic jump its pc. */
+#define PVM_INVALID_CODE_ADDRESS UINT64_C(0xdb00000000000000)
+
+/* The program as the blob holds it; borrowed for the time of the call. Lengths are already checked against
+ * the limits of specification section 1; everything else is untrusted. */
+struct pvm_program {
+    uint32_t isa; /* enum pvm_isa */
+    const uint8_t *code;
+    uint32_t code_size;
+    const uint8_t *bitmask; /* ceil(code_size / 8) bytes */
+    const uint8_t *jump_table;
+    uint32_t jump_table_count;
+    uint32_t jump_table_entry_size; /* 0..4 bytes; 0 means an empty table */
+};
+
+/* What the CPU can do beyond baseline x86-64. */
+enum pvm_cpu_feature {
+    PVM_CPU_POPCNT = 1 << 0,
+    PVM_CPU_LZCNT = 1 << 1,
+    PVM_CPU_BMI1 = 1 << 2,
+    PVM_CPU_BMI2 = 1 << 3, /* optional: shorter shifts */
+    PVM_CPU_REQUIRED = PVM_CPU_POPCNT | PVM_CPU_LZCNT | PVM_CPU_BMI1,
+};
+
+/* The features of the CPU that this runs on. */
+uint32_t pvm_cpu_features(void);
+
+/* Where the native code finds what it needs: signed distances in bytes from the first byte of the native
+ * code, each within reach of a 32-bit displacement from every byte of it. */
+struct pvm_target {
+    int64_t vmctx;      /* struct vmctx */
+    int64_t jump_table; /* native jump table: the slot of guest code address a is at a * 8 */
+    int64_t exit;       /* worker code that ends the guest's turn: jumped to with the new state in edi */
+    uint32_t cpu_features; /* of the CPU that will run the code: pvm_cpu_features() */
+};
+
+/* One guest instruction; the table of them is ascending in `pc`, and in `native` except that instructions
+ * without native code (such as fallthrough) share the offset of the next one. Places without an instruction
+ * that control can fall into have their entry: there is an implicit trap. */
+struct pvm_instruction {
+    uint32_t pc;     /* byte offset in the guest's code */
+    uint32_t native; /* byte offset in the native code */
+};
+
+struct pvm_recompiled {
+    size_t code_size;       /* bytes of native code written */
+    uint32_t enter;         /* trampoline: loads regs from vmctx and jumps to its next_native_pc */
+    uint32_t trap;          /* trampoline: saves regs and tmp as a fault left them, exits with VMCTX_GUEST_TRAP */
+    uint32_t halt;          /* trampoline: the guest returned to its host; saves regs, exits with VMCTX_IDLE */
+    struct pvm_instruction *instructions; /* owned; freed by pvm_recompiled_free */
+    size_t instruction_count;
+    uint32_t *index; /* owned; [n] is the first instruction at or behind pc n * 64, for pvm_find_pc */
+    size_t index_count;
+};
+
+/* Recompiles `program` into `out`. Returns 0, or
+ *   -ENOMEM  no memory for the tables
+ *   -EFBIG   the native code does not fit `capacity`
+ *   -ERANGE  `target` is out of reach
+ *   -ENOTSUP the CPU lacks one of PVM_CPU_REQUIRED
+ *   -EINVAL  the instruction set is not known, or the code is empty
+ * After an error `result` owns nothing, and what `out` holds is of no use. */
+int pvm_recompile(const struct pvm_program *program, const struct pvm_target *target, uint8_t *out, size_t capacity,
+                  struct pvm_recompiled *result);
+
+void pvm_recompiled_free(struct pvm_recompiled *result);
+
+/* Fills the native jump table, 2 * (count + 1) slots: the address `code_base + native offset` for each valid
+ * entry, PVM_INVALID_CODE_ADDRESS for all others (entries that are no valid jump targets, odd addresses, 0). */
+void pvm_fill_jump_table(const struct pvm_program *program, const struct pvm_recompiled *recompiled,
+                         uint64_t code_base, uint64_t *slots);
+
+/* The guest instruction that holds native offset `native`; NULL where there is none (trampolines). */
+const struct pvm_instruction *pvm_find_native(const struct pvm_recompiled *recompiled, uint64_t native);
+
+/* Makes registers saved by a fault in a memset those that the guest sees: the bytes before the fault are
+ * stored and counted, so a0 has advanced and a2 has shrunk. `tmp` is that of vmctx, written by the signal
+ * handler. For a fault whose instruction is a memset, and for nothing else: not for a guest that was parked
+ * there, whose native code goes on in its middle. */
+void pvm_fixup_memset(uint32_t isa, uint64_t *regs, const uint64_t *tmp);
+
+/* The guest instruction that starts at `pc`; NULL where none does. */
+const struct pvm_instruction *pvm_find_pc(const struct pvm_recompiled *recompiled, uint32_t pc);
+
+#endif

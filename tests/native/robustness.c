@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the recompiler makes of hostile input: random code, bitmasks and jump tables, buffers of every size,
+ * and the errors of its interface. Nothing is run. Built with sanitizers and assertions; every buffer has its
+ * exact size on the heap, so that one byte too far is seen.
+ *
+ * usage: robustness SEED ROUNDS
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "decode.h"
+#include "recompiler.h"
+
+#define CHECK(condition) ((condition) ? (void)0 : fail(#condition, __LINE__))
+#define CODE_BASE UINT64_C(0x600000000000)
+
+static uint64_t seed;
+
+static void fail(const char *condition, int line)
+{
+    fprintf(stderr, "robustness.c:%d: %s\n", line, condition);
+    abort();
+}
+
+/* xorshift64* */
+static uint64_t random_bits(void)
+{
+    seed ^= seed >> 12;
+    seed ^= seed << 25;
+    seed ^= seed >> 27;
+    return seed * UINT64_C(0x2545f4914f6cdd1d);
+}
+
+static uint32_t below(uint32_t limit)
+{
+    return (uint32_t)((random_bits() >> 32) * limit >> 32);
+}
+
+static uint8_t *exactly(size_t size)
+{
+    uint8_t *data = malloc(size);
+    CHECK(data || size == 0);
+    return data;
+}
+
+static struct pvm_target near_target(void)
+{
+    return (struct pvm_target){
+        .vmctx = -0x20000,
+        .jump_table = 0x40000000,
+        .exit = -0x10000,
+        .cpu_features = PVM_CPU_REQUIRED | (below(2) ? PVM_CPU_BMI2 : 0),
+    };
+}
+
+/* --- random programs --------------------------------------------------------------------------------------- */
+
+static struct pvm_program random_program(void)
+{
+    static const uint32_t sizes[] = {1, 2, 30, 64, 65, 300, 5000};
+    struct pvm_program program = {.isa = below(PVM_ISA_COUNT)};
+    program.code_size = 1 + below(sizes[below(sizeof sizes / sizeof *sizes)]);
+    uint8_t *code = exactly(program.code_size);
+    for (uint32_t n = 0; n < program.code_size; n++)
+        code[n] = (uint8_t)(below(3) ? below(256) : below(16));
+
+    size_t bitmask_size = (program.code_size + 7) / 8;
+    uint8_t *bitmask = exactly(bitmask_size);
+    uint32_t density = 1 + below(40);
+    memset(bitmask, 0, bitmask_size);
+    for (uint32_t n = 0; n < 8 * bitmask_size; n++) /* the padding too: a parser may let it through */
+        if (below(density) == 0)
+            bitmask[n / 8] = (uint8_t)(bitmask[n / 8] | 1 << n % 8);
+
+    program.jump_table_entry_size = below(5);
+    program.jump_table_count = below(20);
+    size_t table_size = (size_t)program.jump_table_count * program.jump_table_entry_size;
+    uint8_t *table = exactly(table_size);
+    for (size_t n = 0; n < table_size; n++)
+        table[n] = (uint8_t)(below(2) ? 0 : random_bits());
+    program.code = code;
+    program.bitmask = bitmask;
+    program.jump_table = table;
+    return program;
+}
+
+static void free_program(struct pvm_program *program)
+{
+    free((void *)program->code);
+    free((void *)program->bitmask);
+    free((void *)program->jump_table);
+}
+
+static void check_tables(const struct pvm_program *program, const struct pvm_recompiled *recompiled)
+{
+    const struct pvm_instruction *all = recompiled->instructions;
+    size_t count = recompiled->instruction_count, explicit_count = 0;
+    CHECK(count > 0 && all[0].pc == 0);
+    CHECK(pvm_find_native(recompiled, all[0].native - 1) == NULL);
+    CHECK(pvm_find_native(recompiled, recompiled->code_size) == NULL);
+    CHECK(pvm_find_native(recompiled, UINT64_MAX) == NULL);
+    CHECK(pvm_find_pc(recompiled, UINT32_MAX) == NULL);
+    CHECK(pvm_find_pc(recompiled, program->code_size + 1) == NULL);
+    for (size_t n = 0; n < count; n++) {
+        size_t end = n + 1 < count ? all[n + 1].native : recompiled->code_size;
+        CHECK(n == 0 || (all[n].pc > all[n - 1].pc && all[n].native >= all[n - 1].native));
+        CHECK(pvm_find_pc(recompiled, all[n].pc) == &all[n]);
+        if (end > all[n].native) {
+            CHECK(pvm_find_native(recompiled, all[n].native) == &all[n]);
+            CHECK(pvm_find_native(recompiled, end - 1) == &all[n]);
+        }
+        explicit_count += pvm_has_instruction(program, all[n].pc);
+    }
+    for (uint32_t pc = 0; pc < program->code_size; pc++) {
+        const struct pvm_instruction *found = pvm_find_pc(recompiled, pc);
+        CHECK(found ? found->pc == pc : !pvm_has_instruction(program, pc));
+        explicit_count -= pvm_has_instruction(program, pc);
+    }
+    CHECK(explicit_count == 0);
+}
+
+static void check_jump_table(const struct pvm_program *program, const struct pvm_recompiled *recompiled)
+{
+    size_t count = 2 * ((size_t)program->jump_table_count + 1);
+    uint64_t *slots = (uint64_t *)(void *)exactly(count * sizeof *slots);
+    pvm_fill_jump_table(program, recompiled, CODE_BASE, slots);
+    for (size_t address = 0; address < count; address++) {
+        uint32_t pc = 0;
+        size_t size = program->jump_table_entry_size;
+        bool valid = address >= 2 && address % 2 == 0 && size > 0;
+        if (valid)
+            memcpy(&pc, program->jump_table + (address / 2 - 1) * size, size);
+        if (valid && pvm_is_jump_target(program, pc))
+            CHECK(slots[address] == CODE_BASE + pvm_find_pc(recompiled, pc)->native);
+        else
+            CHECK(slots[address] == PVM_INVALID_CODE_ADDRESS);
+    }
+    free(slots);
+}
+
+static void check_random_program(void)
+{
+    struct pvm_program program = random_program();
+    struct pvm_target target = near_target();
+    struct pvm_recompiled recompiled;
+    size_t enough = 4096 + 96 * (size_t)program.code_size;
+    uint8_t *out = exactly(enough);
+    CHECK(pvm_recompile(&program, &target, out, enough, &recompiled) == 0);
+    check_tables(&program, &recompiled);
+    check_jump_table(&program, &recompiled);
+
+    /* any other capacity: the same code, or an error */
+    size_t capacity = below((uint32_t)recompiled.code_size + 400);
+    uint8_t *small = exactly(capacity);
+    struct pvm_recompiled again;
+    int status = pvm_recompile(&program, &target, small, capacity, &again);
+    CHECK(status == 0 || status == -EFBIG);
+    if (status == 0)
+        CHECK(again.code_size == recompiled.code_size && memcmp(small, out, again.code_size) == 0);
+    else
+        CHECK(again.instructions == NULL && again.index == NULL);
+    free(small);
+    free(out);
+    pvm_recompiled_free(&again);
+    pvm_recompiled_free(&recompiled);
+    pvm_recompiled_free(&recompiled); /* harmless */
+    free_program(&program);
+}
+
+/* --- errors ------------------------------------------------------------------------------------------------ */
+
+static void check_errors(void)
+{
+    static const uint8_t code[] = {0}, bitmask[] = {1};
+    enum { CAPACITY = 4096 };
+    const struct pvm_program good = {.isa = PVM_ISA_LATEST64, .code = code, .code_size = 1, .bitmask = bitmask};
+    const struct pvm_target target = near_target();
+    struct pvm_recompiled recompiled;
+    uint8_t *out = exactly(CAPACITY);
+
+    struct pvm_program program = good;
+    CHECK(pvm_recompile(&program, &target, out, CAPACITY, &recompiled) == 0);
+    CHECK(recompiled.instruction_count == 1 && pvm_find_pc(&recompiled, 0) && !pvm_find_pc(&recompiled, 1));
+    pvm_recompiled_free(&recompiled);
+    CHECK(pvm_recompile(&program, &target, out, 0, &recompiled) == -EFBIG);
+
+    program.isa = PVM_ISA_COUNT;
+    CHECK(pvm_recompile(&program, &target, out, CAPACITY, &recompiled) == -EINVAL);
+    program = good;
+    program.code_size = 0;
+    CHECK(pvm_recompile(&program, &target, out, CAPACITY, &recompiled) == -EINVAL);
+    CHECK(recompiled.instructions == NULL);
+
+    for (uint32_t feature = 1; feature < PVM_CPU_BMI2; feature <<= 1) {
+        struct pvm_target lacking = target;
+        lacking.cpu_features &= ~feature;
+        CHECK(pvm_recompile(&good, &lacking, out, CAPACITY, &recompiled) == -ENOTSUP);
+    }
+    static const int64_t far[] = {INT64_MAX, INT64_MIN, INT32_MAX, INT32_MIN, INT64_C(1) << 32};
+    for (size_t n = 0; n < sizeof far / sizeof *far; n++) {
+        struct pvm_target vmctx = target, jump_table = target, leave = target;
+        vmctx.vmctx = jump_table.jump_table = leave.exit = far[n];
+        CHECK(pvm_recompile(&good, &vmctx, out, CAPACITY, &recompiled) == -ERANGE);
+        CHECK(pvm_recompile(&good, &jump_table, out, CAPACITY, &recompiled) == -ERANGE);
+        CHECK(pvm_recompile(&good, &leave, out, CAPACITY, &recompiled) == -ERANGE);
+    }
+    free(out);
+}
+
+/* A program without instructions is one that traps at once. */
+static void check_no_instructions(void)
+{
+    enum { SIZE = 1000, CAPACITY = 4096 };
+    uint8_t *code = exactly(SIZE), *bitmask = exactly(SIZE / 8), *out = exactly(CAPACITY);
+    memset(code, 1, SIZE);
+    memset(bitmask, 0, SIZE / 8);
+    const struct pvm_program program = {.isa = PVM_ISA_JAM_V1, .code = code, .code_size = SIZE, .bitmask = bitmask};
+    const struct pvm_target target = near_target();
+    struct pvm_recompiled recompiled;
+    CHECK(pvm_recompile(&program, &target, out, CAPACITY, &recompiled) == 0);
+    CHECK(recompiled.instruction_count == 1 && pvm_find_pc(&recompiled, 0)->pc == 0);
+    pvm_recompiled_free(&recompiled);
+    free(code);
+    free(bitmask);
+    free(out);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 3)
+        return 2;
+    seed = strtoull(argv[1], NULL, 10) * 2 + 1; /* not 0 */
+    check_errors();
+    check_no_instructions();
+    for (unsigned long round = strtoul(argv[2], NULL, 10); round > 0; round--)
+        check_random_program();
+    return 0;
+}
