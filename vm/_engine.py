@@ -164,8 +164,9 @@ class Engine:
         while module._idle:
             worker = module._idle.pop()
             del self._idle[worker]
-            if not worker.dead:
+            if worker.usable:
                 return worker
+            worker.kill()
         task = asyncio.create_task(self._spawn(module))
         self._spawns.add(task)
         task.add_done_callback(self._spawns.discard)
@@ -189,7 +190,7 @@ class Engine:
                 if attempt == 2:
                     raise
             except BaseException:
-                if worker.pid == 0:
+                if not worker.has_process:
                     self._workers.discard(worker)
                 raise
             else:
@@ -205,13 +206,13 @@ class Engine:
 
     async def _release(self, module: Module, worker: Worker, *, reusable: bool) -> None:
         """Takes a worker back: it is reset and kept, or killed."""
-        if reusable and self._open and not worker.dead and self.config.reuse_workers and self.config.max_idle_workers:
+        if reusable and self._open and worker.usable and self.config.reuse_workers and self.config.max_idle_workers:
             try:
                 await worker.reset()
             except BaseException:
                 worker.kill()
                 raise
-            if self._open and not worker.dead:
+            if self._open and worker.usable:
                 module._idle.append(worker)
                 self._idle[worker] = module
                 while len(self._idle) > self.config.max_idle_workers:

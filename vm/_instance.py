@@ -170,6 +170,7 @@ class Instance:
         if event == lib.SANDBOX_TRAP:
             return Trap(int(guest.pc), int(guest.signal))
         if event == lib.SANDBOX_FORGED:
+            worker.kill()
             error = worker.death()
             error.args = (f"sandbox process {worker.pid} broke the rules of its shared page and was killed",)
             raise error

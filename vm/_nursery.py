@@ -89,6 +89,12 @@ class Nursery:
             result = ffi.new("sandbox_nursery **")
             step = ffi.new("uint32_t *")
             error = lib.sandbox_nursery_start(drop, uid, gid, result, step)
+            if error == -errno.EACCES and step[0] == 0:
+                raise SandboxError(
+                    "the nursery: executing the zygote (execveat)",
+                    errno=errno.EACCES,
+                    remedy="allow executable memfds (sysctl vm.memfd_noexec=0 or 1)",
+                )
             if error < 0:
                 raise step_error(error, step[0], "the nursery") if step[0] else sandbox_error(error, "the nursery")
             # a cancelled start has nobody to close it: the garbage collector does

@@ -30,7 +30,7 @@ class Worker:
     of the process from its birth on; after it every waiter is woken.
     """
 
-    __slots__ = ("_image", "_ring", "_watch", "dead", "guest", "handle", "pid")
+    __slots__ = ("_image", "_ring", "_watch", "dead", "doomed", "guest", "handle", "pid")
 
     def __init__(self, image: CData, ring: aioring.Ring) -> None:
         result = ffi.new("sandbox_worker **")
@@ -44,14 +44,18 @@ class Worker:
         self.guest = lib.sandbox_worker_guest(self.handle)
         #: Process id as this process sees it.
         self.pid = 0
+        #: Whether its death was seen.
         self.dead = False
+        #: Whether it was killed: no instance may get it any more, dead yet or not.
+        self.doomed = False
 
     async def start(self, nursery: Nursery, on_death: Callable[[Worker], None]) -> None:
         """Has the process cloned and waits until it is ready. Raises as `Nursery.clone`; not to be cancelled."""
         await nursery.clone(self.handle)
         pidfd = lib.sandbox_worker_pidfd(self.handle)
-        self.pid = _pid_of(pidfd)
-        self._watch = asyncio.create_task(self._see_death(pidfd, on_death), name=f"sandbox {self.pid}")
+        self._watch = asyncio.create_task(self._see_death(pidfd, on_death))
+        pid = lib.sandbox_worker_pid(self.handle)
+        self.pid = pid if pid > 0 else _pid_of(pidfd)
         event = await self.wait()
         if event == lib.SANDBOX_FINISHED:
             return
@@ -59,6 +63,20 @@ class Worker:
         if event == lib.SANDBOX_FAILED:
             raise step_error(-self.guest.failed_errno, self.guest.failed_step, "a worker")
         raise self.death()
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can serve an instance; asks the kernel, as the loop may not have seen a death yet."""
+        if self.dead or self.doomed:
+            return False
+        poll = select.poll()
+        poll.register(lib.sandbox_worker_pidfd(self.handle), select.POLLIN)
+        return not poll.poll(0)
+
+    @property
+    def has_process(self) -> bool:
+        """Whether it ever had one."""
+        return self._watch is not None
 
     async def wait(self) -> int:
         """Waits until it is busy no longer; returns the ``enum sandbox_event``."""
@@ -78,6 +96,7 @@ class Worker:
 
     def kill(self) -> None:
         """Sends SIGKILL; `gone` waits for the effect."""
+        self.doomed = True
         if not self.dead:
             lib.sandbox_worker_kill(self.handle)
 
@@ -99,7 +118,12 @@ class Worker:
 
 
 def _pid_of(pidfd: int) -> int:
-    for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines():
+    """The process id as /proc tells it (proc(5)), for kernels whose pidfds do not; 0 if there is no telling."""
+    try:
+        text = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
+    except OSError:
+        return 0
+    for line in text.splitlines():
         if line.startswith("Pid:"):
             return int(line.split()[1])
     return 0

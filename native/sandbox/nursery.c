@@ -95,6 +95,8 @@ int nursery_receive(const sandbox_nursery *nursery, uint32_t *step, int *fd)
     int error = 0;
     if (received == 0)
         error = -ECONNRESET;
+    else if ((header.msg_flags & MSG_CTRUNC) != 0)
+        error = -EMFILE; /* a descriptor came, and this process has no room for it (unix(7)) */
     else if (received != (ssize_t)sizeof reply || reply.magic != ZYGOTE_MAGIC || reply.step >= ZYGOTE_STEP_COUNT ||
              reply.error > 0)
         error = -EPROTO;

@@ -46,3 +46,24 @@ uint32_t sandbox_probe_cpu(void)
 {
     return PVM_CPU_REQUIRED & ~pvm_cpu_features();
 }
+
+uint32_t sandbox_cpu_required(void)
+{
+    return PVM_CPU_REQUIRED;
+}
+
+const char *sandbox_cpu_feature_name(uint32_t feature)
+{
+    switch (feature) {
+    case PVM_CPU_POPCNT:
+        return "popcnt";
+    case PVM_CPU_LZCNT:
+        return "lzcnt";
+    case PVM_CPU_BMI1:
+        return "bmi1";
+    case PVM_CPU_BMI2:
+        return "bmi2";
+    default:
+        return NULL;
+    }
+}

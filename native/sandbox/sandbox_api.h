@@ -115,6 +115,8 @@ int sandbox_worker_request(sandbox_worker *worker, sandbox_nursery *nursery);
 int sandbox_worker_receive(sandbox_worker *worker, sandbox_nursery *nursery, uint32_t *step);
 /* Readable when the process is dead; -1 before there is one. Owned by the worker. */
 int sandbox_worker_pidfd(const sandbox_worker *worker);
+/* Process id as the host sees it, or -errno (-ENOTTY before Linux 6.13). */
+int sandbox_worker_pid(const sandbox_worker *worker);
 struct sandbox_guest *sandbox_worker_guest(sandbox_worker *worker);
 /* The futex word to wait on while busy, and the value that it then has. Valid until the worker is destroyed. */
 uint32_t *sandbox_worker_futex(sandbox_worker *worker);
@@ -150,5 +152,9 @@ int sandbox_probe_seccomp(void);
 int sandbox_probe_memfd_seal(void);
 /* Bits of PVM_CPU_* that are missing. */
 uint32_t sandbox_probe_cpu(void);
+/* Bits of PVM_CPU_* that the recompiler cannot do without. */
+uint32_t sandbox_cpu_required(void);
+/* Name of the feature with the one bit `feature`, for people; NULL if there is none. */
+const char *sandbox_cpu_feature_name(uint32_t feature);
 
 #endif

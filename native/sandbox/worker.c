@@ -126,7 +126,7 @@ void sandbox_worker_mark_dead(sandbox_worker *worker)
     linux_futex(&worker->vmctx->state, FUTEX_WAKE, INT32_MAX);
 }
 
-/* From linux/pidfd.h of Linux 6.15, which older headers lack. */
+/* From linux/pidfd.h of Linux 6.15, which older headers lack; PID since 6.13. */
 struct worker_pidfd_info {
     uint64_t mask;
     uint64_t cgroup;
@@ -135,7 +135,16 @@ struct worker_pidfd_info {
 };
 _Static_assert(sizeof(struct worker_pidfd_info) == 64, "PIDFD_INFO_SIZE_VER0");
 #define WORKER_PIDFD_GET_INFO _IOWR(0xFF, 11, struct worker_pidfd_info)
+#define WORKER_PIDFD_INFO_PID (UINT64_C(1) << 0)
 #define WORKER_PIDFD_INFO_EXIT (UINT64_C(1) << 3)
+
+int sandbox_worker_pid(const sandbox_worker *worker)
+{
+    struct worker_pidfd_info info = {.mask = WORKER_PIDFD_INFO_PID};
+    if (ioctl(worker->pidfd, WORKER_PIDFD_GET_INFO, &info) != 0)
+        return -errno;
+    return (int)info.ids[0];
+}
 
 int sandbox_worker_wait_status(const sandbox_worker *worker)
 {

@@ -39,7 +39,9 @@ static _Noreturn void launcher_fail(enum zygote_step step, int error)
 static void launcher_drop_root(const struct zygote_boot *boot)
 {
     int error = linux_setgroups(0, NULL);
-    if (error < 0)
+    /* EPERM: a user namespace that denies it (rootless containers; user_namespaces(7)). The groups that are left
+     * open nothing in an empty root without capabilities. A root without CAP_SETGID fails at the next step. */
+    if (error < 0 && error != -EPERM)
         launcher_fail(ZYGOTE_STEP_SETGROUPS, error);
     error = linux_setresgid(boot->gid);
     if (error < 0)

@@ -1,0 +1,388 @@
+# SPDX-License-Identifier: MIT
+"""What guests need of this machine, and whether it is there: every row tries the real thing where it can.
+
+`examine` gives the rows; they are plain data, to be shown by ``pvm doctor`` or logged by a service at its start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+import resource
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
+
+import aioring
+from aioring._features import OPERATIONS
+from vm._engine import Engine
+from vm._errors import SandboxError, VMError
+from vm._nursery import Nursery
+from vm._sandbox import ffi, lib
+from vm.assembler import assemble
+from vm.isa import InstructionSet
+
+T = TypeVar("T")
+
+#: ``missing``: no guest can run without it. ``optional``: not there either, but guests run.
+Status: TypeAlias = Literal["ok", "missing", "optional"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that guests need, or that makes them better."""
+
+    requirement: str
+    #: What is there, in a few words.
+    found: str
+    #: What it is for.
+    enables: str
+    #: What to do about it; empty if all is well.
+    fix: str
+    status: Status
+
+
+def examine() -> tuple[Check, ...]:
+    """Looks at everything. Takes some milliseconds, for which it blocks, and leaves no trace.
+
+    Not to be called from a running event loop.
+    """
+    return tuple(_checks())
+
+
+def guests_can_run(checks: tuple[Check, ...]) -> bool:
+    """Whether nothing is missing: one of the rows is a guest that ran."""
+    return all(check.status != "missing" for check in checks)
+
+
+def _checks() -> Iterator[Check]:
+    supported, ring = _try_ring()
+    yield _kernel(supported)
+    yield _processor()
+    yield ring
+    yield from _operations(supported)
+    yield _memfd()
+    yield _seccomp()
+    namespaces = _try_namespaces()
+    yield namespaces
+    started = namespaces.status == "ok"
+    yield _namespace_limits()
+    for name, wanted in _SYSCTLS.items():
+        value = _sysctl(name)
+        if value is not None:
+            yield _namespace_sysctl(name, value, wanted, started)
+    trial = _try_guest() if supported is not None and started else None
+    yield _guest(trial, "io_uring" if supported is None else "user namespaces")
+    yield _open_files(trial.files if isinstance(trial, Trial) else None)
+    yield _userfaultfd()
+    yield _cgroup()
+
+
+# --- The kernel and the processor -------------------------------------------------------------------------------------
+
+#: io_uring operations that vm and its event loop use: what for, and whether a guest cannot run without it.
+_OPERATIONS: Final = {
+    "poll": ("seeing guests die", True),
+    "cancel": ("cancelling what is awaited", True),
+    "futex_wait": ("waiting for guests", True),
+    "futex_wake": ("waking other processes", False),
+    "timeout": ("awaitable timeouts", False),
+    "read": ("awaitable reads", False),
+    "write": ("awaitable writes", False),
+}
+_NEEDED: Final = frozenset(name for name, (_, needed) in _OPERATIONS.items() if needed)
+
+
+def _version(text: str) -> tuple[int, int]:
+    match = re.match(r"(\d+)\.(\d+)", text)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def _kernel(supported: frozenset[str] | None) -> Check:
+    release = os.uname().release
+    needed = max((OPERATIONS[name][1] for name in _NEEDED), key=_version)
+    # A distribution's kernel may have what its version does not tell.
+    enough = _version(release) >= _version(needed) or (supported is not None and supported >= _NEEDED)
+    fix = "" if enough else f"install Linux {needed} or newer"
+    return Check("Linux kernel", release, f"{needed} lets io_uring wait for guests", fix, _ok(enough))
+
+
+def _processor() -> Check:
+    names = [
+        (bit, ffi.string(lib.sandbox_cpu_feature_name(bit)).decode())
+        for bit in (1 << number for number in range(32))
+        if lib.sandbox_cpu_required() & bit
+    ]
+    missing = lib.sandbox_probe_cpu()
+    lacking = ", ".join(name for bit, name in names if missing & bit)
+    found = f"no {lacking}" if lacking else ", ".join(name for _, name in names)
+    fix = "use a processor of x86-64-v3; in a virtual machine, hand the host's through" if lacking else ""
+    return Check("processor", found, "bit counting in guest code", fix, _ok(not lacking))
+
+
+# --- io_uring ---------------------------------------------------------------------------------------------------------
+
+
+def _try_ring() -> tuple[frozenset[str] | None, Check]:
+    """The operations that the kernel has (None without io_uring), and the row."""
+    enables = "everything that waits"
+    try:
+        ring = aioring.Ring(1)
+    except OSError as error:
+        found = _name(error.errno) + _setting("kernel.io_uring_disabled")
+        # The message is: what failed; the reason and the remedy.
+        _, _, remedy = (error.strerror or "").partition("; ")
+        return None, Check("io_uring", found, enables, remedy or _limit_fix(error.errno), "missing")
+    supported = frozenset(name for name in _OPERATIONS if ring.supports(name))
+    ring.close()
+    return supported, Check("io_uring", "available", enables, "", "ok")
+
+
+def _operations(supported: frozenset[str] | None) -> Iterator[Check]:
+    for name, (enables, needed) in _OPERATIONS.items():
+        since = OPERATIONS[name][1]
+        if supported is None:
+            found, fix = "unknown", "see io_uring"
+        elif name in supported:
+            found, fix = f"Linux {since}", ""
+        else:
+            found, fix = "not available", f"use Linux {since} or newer"
+        status: Status = "ok" if not fix else "missing" if needed else "optional"
+        yield Check(f"io_uring {name}", found, enables, fix, status)
+
+
+# --- What confines a guest --------------------------------------------------------------------------------------------
+
+
+def _memfd() -> Check:
+    name, enables = "sealed memfd", "guest memory, and code that nobody can change"
+    error = lib.sandbox_probe_memfd_seal()
+    if error < 0:
+        fix = _limit_fix(-error) or "allow memfd_create and fcntl in the seccomp filter around this process"
+        return Check(name, _name(-error), enables, fix, "missing")
+    if _sysctl("vm.memfd_noexec") == "2":
+        fix = "sysctl vm.memfd_noexec=1: the sandbox is a program in a memfd"
+        return Check(name, f"not executable{_setting('vm.memfd_noexec')}", enables, fix, "missing")
+    return Check(name, "available", enables, "", "ok")
+
+
+def _seccomp() -> Check:
+    error = lib.sandbox_probe_seccomp()
+    enables = "a guest without system calls"
+    if error == 0:
+        return Check("seccomp", "available", enables, "", "ok")
+    fix = "use a kernel with CONFIG_SECCOMP_FILTER, or allow seccomp in the filter around this process"
+    return Check("seccomp", _name(-error), enables, fix, "missing")
+
+
+#: Settings that can forbid user namespaces, where a distribution has them, and the value that does not.
+_SYSCTLS: Final = {
+    "kernel.unprivileged_userns_clone": "1",
+    "kernel.apparmor_restrict_unprivileged_userns": "0",
+}
+#: How many of each namespace one engine with one guest takes; every further guest takes a user and a pid namespace.
+_NAMESPACES: Final = {"user": 2, "pid": 2, "mnt": 1, "uts": 1, "ipc": 1, "net": 1, "cgroup": 1}
+
+
+def _try_namespaces() -> Check:
+    enables = "a place without files, network and others"
+    try:
+        _run(_start_nursery(), asyncio.run)
+    except SandboxError as error:
+        found = error.step if error.errno is None else f"{error.step}: {_name(error.errno)}"
+        return Check("user namespaces", found, enables, error.remedy, "missing")
+    except OSError as error:
+        return Check("user namespaces", _name(error.errno), enables, _limit_fix(error.errno), "missing")
+    return Check("user namespaces", f"{len(_NAMESPACES)} namespaces made", enables, "", "ok")
+
+
+async def _start_nursery() -> None:
+    # It waits in the ring for answers about workers, of which this one gets none.
+    nursery = await Nursery.start(cast(aioring.Ring, None))
+    await nursery.aclose()
+
+
+def _namespace_limits() -> Check:
+    values = {kind: int(_sysctl(f"user.max_{kind}_namespaces") or 0) for kind in _NAMESPACES}
+    low = {kind: value for kind, value in values.items() if value < _NAMESPACES[kind]}
+    shown = low or {kind: value for kind, value in values.items() if _NAMESPACES[kind] > 1}
+    # The engine's own is one of them.
+    guests = max(0, min(value for kind, value in values.items() if _NAMESPACES[kind] > 1) - 1)
+    fix = "" if not low else "sysctl " + " ".join(f"user.max_{kind}_namespaces=10000" for kind in low)
+    found = ", ".join(f"{kind} {value}" for kind, value in shown.items())
+    return Check("namespace limits", found, f"up to {guests} guests at once", fix, _ok(not low))
+
+
+def _namespace_sysctl(name: str, value: str, wanted: str, started: bool) -> Check:
+    """A setting that matters only if namespaces cannot be made: there are exceptions to each."""
+    in_the_way = value != wanted and not started
+    fix = f"sysctl {name}={wanted}" if in_the_way else ""
+    return Check(name, value, "user namespaces without privileges", fix, _ok(not in_the_way))
+
+
+# --- A guest ----------------------------------------------------------------------------------------------------------
+
+_PROGRAM: Final = """
+pub @add:
+    a0 = a0 + a1
+    ret
+"""
+#: Seconds after which a guest that has not answered never will.
+_PATIENCE: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A guest that ran."""
+
+    #: From the engine's start to the guest's answer.
+    seconds: float
+    #: Files that it keeps open in this process.
+    files: int
+
+
+def _try_guest() -> Trial | Exception:
+    try:
+        return _run(_run_guest(), aioring.run)
+    except (VMError, aioring.AioringError, OSError) as error:
+        return error
+
+
+async def _run_guest() -> Trial:
+    began = time.perf_counter()
+    async with asyncio.timeout(_PATIENCE), Engine() as engine:
+        module = await engine.compile(assemble(_PROGRAM, InstructionSet.LATEST64))
+        before = _count_open_files()
+        async with await module.instantiate() as instance:
+            files = _count_open_files() - before
+            answer = await instance.call("add", 2, 3)
+            if answer != 2 + 3:
+                raise VMError(f"the guest added 2 and 3 to {answer}")
+            return Trial(time.perf_counter() - began, files)
+
+
+def _guest(trial: Trial | Exception | None, lacking: str) -> Check:
+    name, enables = "guest", "everything that vm does"
+    match trial:
+        case Trial():
+            return Check(name, f"ran, in {trial.seconds * 1e3:.0f} ms", enables, "", "ok")
+        case None:
+            return Check(name, "not tried", enables, f"see {lacking}", "missing")
+        case SandboxError(step=step, errno=number, remedy=remedy):
+            found = step if number is None else f"{step}: {_name(number)}"
+            return Check(name, found, enables, remedy, "missing")
+        case TimeoutError():
+            return Check(name, f"no answer in {_PATIENCE:g} s", enables, "free a processor, and try again", "missing")
+        case _:
+            number = getattr(trial, "errno", None)
+            return Check(name, str(trial), enables, _limit_fix(number) or "see the rows above", "missing")
+
+
+# --- What more guests need --------------------------------------------------------------------------------------------
+
+#: As many guests as a service may well have.
+_MANY: Final = 1000
+
+
+def _open_files(per_guest: int | None) -> Check:
+    name = "open file limit"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    found = _limit(soft) if soft == hard else f"{_limit(soft)} (at most {_limit(hard)})"
+    if per_guest is None or soft == resource.RLIM_INFINITY:
+        return Check(name, found, "many guests at once", "", "ok")
+    guests = max(0, soft - _count_open_files()) // per_guest
+    enables = f"about {guests} guests at once"
+    if guests >= _MANY:
+        return Check(name, found, enables, "", "ok")
+    wanted = _MANY * (per_guest + 1)  # and as many for all else
+    within = hard == resource.RLIM_INFINITY or wanted <= hard
+    return Check(name, found, enables, f"ulimit -n {wanted}" + ("" if within else " (as root)"), "optional")
+
+
+def _userfaultfd() -> Check:
+    name, enables = "userfaultfd", "dynamic paging"
+    error = lib.sandbox_probe_userfaultfd()
+    if error == 0:
+        return Check(name, "available", enables, "", "ok")
+    found = _name(-error) + _setting("vm.unprivileged_userfaultfd")
+    fix = "use Linux 5.11 or newer with CONFIG_USERFAULTFD, or allow it in the seccomp filter around this process"
+    return Check(name, found, enables, fix, "optional")
+
+
+_CONTROLLERS: Final = ("cpu", "memory", "pids")
+
+
+def _cgroup() -> Check:
+    name, enables = "cgroup controllers", "limits for all guests together"
+    directory = _own_cgroup()
+    try:
+        present = (directory / "cgroup.controllers").read_text().split() if directory is not None else None
+    except OSError:
+        present = None
+    if directory is None or present is None:
+        return Check(name, "no cgroup v2", enables, "boot with systemd.unified_cgroup_hierarchy=1", "optional")
+    lacking = [controller for controller in _CONTROLLERS if controller not in present]
+    if lacking:
+        found = f"v2, without {', '.join(lacking)}"
+        return Check(name, found, enables, "have them delegated (systemd: Delegate=yes)", "optional")
+    return Check(name, f"v2: {', '.join(_CONTROLLERS)}", enables, "", "ok")
+
+
+def _own_cgroup() -> Path | None:
+    """The directory of this process in the cgroup v2 hierarchy (cgroups(7)), wherever that is mounted."""
+    try:
+        memberships = Path("/proc/self/cgroup").read_text().splitlines()
+        mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    except OSError:
+        return None
+    path = next((line.removeprefix("0::") for line in memberships if line.startswith("0::")), None)
+    root = next((fields[1] for fields in mounts if len(fields) > 2 and fields[2] == "cgroup2"), None)
+    return None if path is None or root is None else Path(root) / path.lstrip("/")
+
+
+# --- Small things -----------------------------------------------------------------------------------------------------
+
+
+def _run(main: Coroutine[Any, Any, T], runner: Callable[[Coroutine[Any, Any, T]], T]) -> T:
+    try:
+        return runner(main)
+    finally:
+        main.close()  # it was never started if there is no event loop to be had
+
+
+def _ok(condition: bool) -> Status:
+    return "ok" if condition else "missing"
+
+
+def _sysctl(name: str) -> str | None:
+    """Its value; None where this kernel has no such setting."""
+    try:
+        return Path("/proc/sys", *name.split(".")).read_text().strip()
+    except OSError:
+        return None
+
+
+def _setting(name: str) -> str:
+    """What to add about a setting that may be the reason."""
+    value = _sysctl(name)
+    return "" if value is None else f", {name} = {value}"
+
+
+def _name(number: int | None) -> str:
+    return errno.errorcode.get(number or 0, f"errno {number}")
+
+
+def _limit_fix(number: int | None) -> str:
+    return {errno.EMFILE: "ulimit -n 1024 or more", errno.ENFILE: "raise sysctl fs.file-max"}.get(number or 0, "")
+
+
+def _limit(value: int) -> str:
+    return "unlimited" if value == resource.RLIM_INFINITY else str(value)
+
+
+def _count_open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""Runs one guest for ``pvm run``, and tells what went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aioring
+import vm
+from vm.cli._errors import CommandError, Status
+from vm.cli._host import raised
+from vm.cli._text import printable, shorten
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What to run."""
+
+    blob: vm.ProgramBlob
+    config: vm.ModuleConfig
+    linker: vm.Linker
+    export: str
+    arguments: Sequence[int]
+    returns: Any
+    #: Seconds that the export may take; None: no limit.
+    timeout: float | None
+    #: The file that host functions come from.
+    host: Path | None
+    #: Names that the command line gives to imports.
+    given: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came out, and what took how many seconds."""
+
+    result: int
+    compile: float
+    start: float
+    run: float
+
+
+def read_program(path: Path) -> vm.ProgramBlob:
+    """The program in the file `path`. Raises `CommandError`."""
+    try:
+        return vm.ProgramBlob.parse(path.read_bytes())
+    except OSError as error:
+        raise CommandError(Status.PROGRAM, f"cannot read {path}: {error.strerror}", kind="file") from error
+    except vm.ProgramParseError as error:
+        details = {"offset": error.offset, "section": error.section}
+        raise CommandError(Status.PROGRAM, f"{path}: {error}", kind="parse", details=details) from error
+
+
+def execute(call: Call) -> Outcome:
+    """Runs a call in an event loop of its own. Raises `CommandError`, and KeyboardInterrupt with the guest gone."""
+    main = _execute(call)
+    try:
+        with _starting():
+            return aioring.run(main)
+    except asyncio.CancelledError as error:
+        raise CommandError(Status.HOST, "a host function cancelled the call") from error
+    finally:
+        main.close()  # it was never started if there is no io_uring
+
+
+async def _execute(call: Call) -> Outcome:
+    clock = time.perf_counter
+    began = clock()
+    async with vm.Engine() as engine:
+        entered = clock()
+        with _compiling():
+            module = await engine.compile(call.blob, call.config)
+        compiled = clock()
+        with _linking(call):
+            instance = await call.linker.instantiate(module)
+        async with instance:
+            ready = clock()
+            with _calling(call):
+                async with asyncio.timeout(call.timeout):
+                    try:
+                        result = await instance.call(call.export, *call.arguments, returns=call.returns)
+                    except TimeoutError as error:  # a host function's: ours is raised behind this block
+                        raise raised(error, call.host) from error
+            done = clock()
+    return Outcome(result, compile=compiled - entered, start=entered - began + ready - compiled, run=done - ready)
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """No sandbox can be had. Around everything: the engine starts processes whenever it needs one."""
+    try:
+        yield
+    except vm.SandboxError as error:
+        details = {"step": error.step, "errno": error.errno, "remedy": error.remedy}
+        raise CommandError(Status.MACHINE, str(error), details=details) from error
+    except (aioring.AioringError, OSError) as error:
+        raise CommandError(Status.MACHINE, str(error)) from error
+
+
+@contextmanager
+def _compiling() -> Iterator[None]:
+    try:
+        yield
+    except (vm.CompileError, vm.MemoryMapError) as error:
+        raise CommandError(Status.PROGRAM, str(error), kind="compile") from error
+
+
+@contextmanager
+def _linking(call: Call) -> Iterator[None]:
+    try:
+        yield
+    except vm.LinkError as error:
+        plural = "s" if len(error.missing) > 1 else ""
+        # All of them: who has to define them wants to know. There are at most 1024.
+        message = f"nothing defines the import{plural} {', '.join(map(shorten, error.missing))}"
+        imported = {printable(name) for name in call.blob.import_names if name is not None}
+        unused = sorted(name for name in call.given if printable(name) not in imported)
+        hint = f"the program does not import {', '.join(map(shorten, unused))}" if unused else "use --import or --host"
+        raise CommandError(
+            Status.PROGRAM, f"{message} ({hint})", kind="link", details={"missing": error.missing}
+        ) from error
+    except TypeError as error:  # more arguments than registers
+        raise raised(error, call.host) from error
+
+
+@contextmanager
+def _calling(call: Call) -> Iterator[None]:
+    try:
+        yield
+    except CommandError:
+        raise
+    except TimeoutError as error:
+        message = f"'{shorten(call.export)}' did not return within {call.timeout:g} seconds"
+        raise CommandError(Status.TIMEOUT, message, details={"seconds": call.timeout}) from error
+    except vm.TrapError as error:
+        details = {"export": error.export, "pc": error.pc, "reason": error.reason or None}
+        where = "" if error.pc is None else f" at pc {error.pc}"
+        message = f"the guest trapped in '{shorten(call.export)}'{where}"
+        message += f": {error.reason}" if error.reason else ""
+        raise CommandError(Status.TRAPPED, message, kind="trap", details=details) from error
+    except vm.SandboxDiedError as error:
+        raise CommandError(
+            Status.TRAPPED, str(error), kind="died", details={"exit_status": error.exit_status}
+        ) from error
+    except Exception as error:  # a call that could be made raises nothing else by itself
+        raise raised(error, call.host) from error

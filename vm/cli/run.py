@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: MIT
+"""``pvm run``: calls one export of a program and prints what it returns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import vm
+from vm.cli._errors import Status
+from vm.cli._guest import Call, execute, read_program
+from vm.cli._host import make_linker, parse_imports
+from vm.cli._output import write, write_json
+from vm.cli._text import shorten
+from vm.cli._values import choose_export, integer, parse_arguments, usage
+
+#: How a result can be read, by the names of the types.
+_RETURNS = {"int": int, "u32": vm.u32, "i32": vm.i32, "u64": vm.u64, "i64": vm.i64}
+_PAGE_SIZE = str(vm.ModuleConfig().page_size)
+
+Program = Annotated[str, typer.Argument(metavar="PROGRAM", help="A program blob (.polkavm).", show_default=False)]
+Export = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="EXPORT",
+        help="The function to call. Can be left out if the program has only one, or one called main.",
+        show_default=False,
+    ),
+]
+Arguments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="ARGS",
+        help="Up to 9 integers for it: decimal, 0x.., 0o.. or 0b.., also negative.",
+        show_default=False,
+    ),
+]
+Imports = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--import",
+        metavar="NAME=VALUE",
+        help="Serve the import NAME with a function that returns the integer VALUE. Can be given several times.",
+        show_default=False,
+    ),
+]
+Host = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.py",
+        help="Serve imports from a Python file, which defines 'linker = vm.Linker()' at its top level. "
+        "It runs in this process, trusted.",
+        show_default=False,
+    ),
+]
+Returns = Annotated[
+    str,
+    typer.Option(metavar="TYPE", help=f"How to read the result: {', '.join(_RETURNS)} (int: unsigned machine word)."),
+]
+Timeout = Annotated[
+    str | None,
+    typer.Option(metavar="SECONDS", help="Stop the guest if it has not returned by then.", show_default=False),
+]
+PageSize = Annotated[
+    str,
+    typer.Option(metavar="BYTES", help="The size of guest pages that the program was linked for, 4096 to 65536."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object: the result, or what went wrong.")]
+Traceback = Annotated[
+    bool, typer.Option("--traceback", help="Print Python's traceback of a failure, too (or set PVM_TRACEBACK=1).")
+]
+
+
+def run(
+    program: Program,
+    export: Export = None,
+    args: Arguments = None,
+    imports: Imports = None,
+    host: Host = None,
+    returns: Returns = "int",
+    timeout: Timeout = None,
+    page_size: PageSize = _PAGE_SIZE,
+    as_json: Json = False,
+    traceback: Traceback = False,  # `main` looks for it by itself
+) -> Callable[[], int]:
+    """Run PROGRAM in a sandbox: call EXPORT with ARGS and print what it returns."""
+    words = [] if export is None else [export, *(args or [])]
+    path = None if host is None else Path(host)
+    return partial(_run, Path(program), words, imports or [], path, returns, timeout, page_size, as_json)
+
+
+def _run(
+    program: Path,
+    words: Sequence[str],
+    imports: Sequence[str],
+    host: Path | None,
+    returns: str,
+    timeout: str | None,
+    page_size: str,
+    as_json: bool,
+) -> int:
+    if returns not in _RETURNS:
+        raise usage(f"--returns must be one of {', '.join(_RETURNS)}, not '{shorten(returns)}'")
+    limit = None if timeout is None else _seconds(timeout)
+    config = vm.ModuleConfig(page_size=integer(page_size, "--page-size"))
+    constants = parse_imports(imports)
+    blob = read_program(program)
+    export, rest = choose_export(blob, words)
+    call = Call(
+        blob=blob,
+        config=config,
+        export=export,
+        arguments=parse_arguments(rest, blob.isa.word_bits),
+        linker=make_linker(blob, constants, host),
+        returns=_RETURNS[returns],
+        timeout=limit,
+        host=host,
+        given=frozenset(constants),
+    )
+    outcome = execute(call)
+    if as_json:
+        seconds = {"compile": outcome.compile, "start": outcome.start, "run": outcome.run}
+        write_json(
+            {
+                "export": export,
+                "args": call.arguments,
+                "result": outcome.result,
+                "isa": blob.isa.label,
+                "seconds": {stage: round(spent, 6) for stage, spent in seconds.items()},
+            }
+        )
+    else:
+        write(f"{outcome.result}\n")
+    return Status.DONE
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not (seconds > 0 and math.isfinite(seconds)):
+        raise usage(f"--timeout must be a positive number of seconds, not '{shorten(text)}'")
+    return seconds
