@@ -93,8 +93,6 @@ void uring_info(const struct uring *ring, struct uring_info *out)
     *out = (struct uring_info){
         .fd = ring->ring.ring_fd,
         .features = ring->ring.features,
-        .flags = ring->ring.flags,
-        .entries = ring->ring.sq.ring_entries,
         .completions = ring->ring.cq.ring_entries,
     };
 }
@@ -121,7 +119,7 @@ void uring_close(struct uring *ring)
 
 void uring_abandon(struct uring *ring)
 {
-    /* The queues are not mapped here (DONTFORK), and something else may be by now: the fd is all there is to give up. */
+    /* The queues are not mapped here (DONTFORK), something else may be: the fd is all there is to give up. */
     close(ring->ring.ring_fd);
     release(ring);
 }

@@ -36,9 +36,7 @@ struct uring_operation {
 struct uring_info {
     int fd;
     uint32_t features; /* IORING_FEAT_* */
-    uint32_t flags;    /* IORING_SETUP_* */
-    uint32_t entries;
-    uint32_t completions;
+    uint32_t completions; /* room in the completion queue */
 };
 
 /* Operation `index` of the table, NULL behind its end. */

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: MIT
+"""io_uring for asyncio: a ring of awaitable operations, and an event loop that waits in it.
+
+`open_ring()` gives the ring for whatever loop runs. `Ring` is one of its own, as a guest of that loop. `EventLoop`,
+`run()` and `new_event_loop()` are asyncio's loop on io_uring. What can go wrong is drawn in `AioringError`'s module.
+"""
+
+from aioring._errors import (
+    AioringError,
+    RingClosedError,
+    RingForkedError,
+    RingOwnerError,
+    RingStateError,
+    RingUnavailableError,
+    UnsupportedOperationError,
+)
+from aioring._features import Feature
+from aioring._loop import EventLoop, new_event_loop, open_ring, run
+from aioring._operations import Operation
+from aioring._ring import Ring
+
+__all__ = [
+    "AioringError",
+    "EventLoop",
+    "Feature",
+    "Operation",
+    "Ring",
+    "RingClosedError",
+    "RingForkedError",
+    "RingOwnerError",
+    "RingStateError",
+    "RingUnavailableError",
+    "UnsupportedOperationError",
+    "new_event_loop",
+    "open_ring",
+    "run",
+]

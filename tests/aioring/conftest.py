@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+"""Every async test here runs in each home of a ring: as a guest of asyncio's loop or uvloop's, and driving its own."""
+
+import asyncio
+import contextlib
+import importlib.util
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import aioring
+
+HOMES: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.SelectorEventLoop,
+    "aioring": aioring.EventLoop,
+}
+if importlib.util.find_spec("uvloop") is not None:
+    import uvloop
+
+    HOMES["uvloop"] = uvloop.Loop
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return HOMES
+
+
+@pytest.fixture(params=list(HOMES))
+def loop(request: pytest.FixtureRequest) -> Iterator[asyncio.AbstractEventLoop]:
+    """A loop that the test runs and stops by itself."""
+    made = HOMES[request.param]()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+async def ring() -> AsyncIterator[aioring.Ring]:
+    async with aioring.open_ring() as opened:
+        yield opened
+        assert opened.in_flight == 0
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    yield ends
+    for fd in ends:
+        with contextlib.suppress(OSError):  # the test may have closed it
+            os.close(fd)
+
+
+@pytest.fixture
+def count_fds() -> Callable[[], int]:
+    return lambda: len(list(Path("/proc/self/fd").iterdir()))

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: MIT
+"""What each operation returns and raises, in every home."""
+
+import asyncio
+import errno
+import os
+import select
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+import aioring
+
+
+async def test_nop(ring: aioring.Ring) -> None:
+    assert await ring.nop() is None  # type: ignore[func-returns-value]
+
+
+async def test_read_and_write_a_file(ring: aioring.Ring, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        assert await ring.write(fd, b"hello world") == 11
+        assert await ring.write(fd, memoryview(b"HELLO"), 0) == 5
+        assert path.read_bytes() == b"HELLO world"
+        assert await ring.read(fd, 100, 6) == b"world"
+        assert await ring.read(fd, 100) == b""  # the position is where the first write left it
+        os.lseek(fd, 0, os.SEEK_SET)
+        assert [await ring.read(fd, 4) for _ in range(4)] == [b"HELL", b"O wo", b"rld", b""]
+        buffer = bytearray(b"........")
+        assert await ring.readinto(fd, memoryview(buffer)[2:5], 6) == 3
+        assert buffer == b"..wor..."
+        assert await ring.read(fd, 0, 0) == b""
+        assert await ring.write(fd, b"") == 0
+    finally:
+        os.close(fd)
+
+
+async def test_a_huge_read_is_clamped(ring: aioring.Ring, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"short")
+    fd = os.open(tmp_path / "file", os.O_RDONLY)
+    try:
+        assert await ring.read(fd, 1 << 40) == b"short"
+    finally:
+        os.close(fd)
+
+
+async def test_megabytes_through_a_pipe(ring: aioring.Ring, pipe: tuple[int, int]) -> None:
+    source, sink = pipe
+    sent = os.urandom(3_000_000)
+
+    async def write_all() -> None:
+        rest = memoryview(sent)
+        while rest:
+            rest = rest[await ring.write(sink, rest) :]
+        os.close(sink)
+
+    writer = asyncio.create_task(write_all())
+    received = bytearray()
+    while data := await ring.read(source, 65536):
+        received += data
+    await writer
+    assert received == sent
+
+
+async def test_socket_is_read_when_data_comes(ring: aioring.Ring) -> None:
+    a, b = socket.socketpair()
+    with a, b:
+        reading = ring.read(a.fileno(), 10)
+        await ring.nop()
+        assert not reading.done()
+        b.send(b"x")
+        assert await reading == b"x"
+
+
+async def test_errors_are_os_errors(ring: aioring.Ring, pipe: tuple[int, int]) -> None:
+    source, sink = pipe
+    with pytest.raises(OSError, match="Bad file descriptor") as caught:
+        await ring.read(1 << 30, 1)
+    assert caught.value.errno == errno.EBADF
+    os.close(source)
+    with pytest.raises(BrokenPipeError):
+        await ring.write(sink, b"x")
+    directory = os.open("/", os.O_RDONLY)
+    with pytest.raises(IsADirectoryError):
+        await ring.read(directory, 1)
+    os.close(directory)
+
+
+async def test_bad_arguments_start_nothing(ring: aioring.Ring, pipe: tuple[int, int]) -> None:
+    source, sink = pipe
+    with pytest.raises(ValueError, match="length"):
+        ring.read(source, -1)
+    with pytest.raises(ValueError, match="offset"):
+        ring.read(source, 1, -2)
+    with pytest.raises(ValueError, match="offset"):
+        ring.write(sink, b"x", -2)
+    with pytest.raises((TypeError, BufferError)):
+        ring.readinto(source, b"read-only")
+    with pytest.raises(TypeError):
+        ring.write(sink, "text")  # type: ignore[arg-type]
+    with pytest.raises((ValueError, BufferError)):
+        ring.write(sink, memoryview(b"abcd")[::2])
+    with pytest.raises(OverflowError):
+        ring.read(1 << 40, 1)
+    with pytest.raises(TypeError):
+        ring.poll("0", select.POLLIN)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="NaN"):
+        ring.timeout(float("nan"))
+    with pytest.raises(OverflowError):
+        ring.timeout(float("inf"))
+    assert ring.in_flight == 0
+
+
+async def test_timeout(ring: aioring.Ring) -> None:
+    start = time.monotonic()
+    await ring.timeout(0.02)
+    assert 0.02 <= time.monotonic() - start < 5
+    await ring.timeout(0)
+    await ring.timeout(-1)
+
+
+async def test_timeouts_end_in_order(ring: aioring.Ring) -> None:
+    order: list[float] = []
+    waiting = []
+    for seconds in (0.03, 0.01, 0.02):
+        operation = ring.timeout(seconds)
+        operation.add_done_callback(lambda _, seconds=seconds: order.append(seconds))  # type: ignore[misc]
+        waiting.append(operation)
+    await asyncio.gather(*waiting)
+    assert order == [0.01, 0.02, 0.03]
+
+
+async def test_poll(ring: aioring.Ring, pipe: tuple[int, int]) -> None:
+    source, sink = pipe
+    assert await ring.poll(sink, select.POLLOUT | select.POLLIN) == select.POLLOUT
+    waiting = ring.poll(source, select.POLLIN)
+    await ring.nop()
+    assert not waiting.done()
+    os.write(sink, b"x")
+    assert await waiting == select.POLLIN
+    os.close(sink)
+    assert await ring.poll(source, select.POLLIN) == select.POLLIN | select.POLLHUP
+
+
+async def test_poll_sees_a_process_end(ring: aioring.Ring) -> None:
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as child:  # noqa: ASYNC220
+        fd = os.pidfd_open(child.pid)
+        ended = ring.poll(fd, select.POLLIN)
+        await ring.nop()
+        assert not ended.done()
+        assert child.stdin is not None
+        child.stdin.close()
+        assert await ended & select.POLLIN
+        assert child.poll() == 0
+        os.close(fd)
+
+
+async def test_many_more_operations_than_entries() -> None:
+    async with aioring.Ring(entries=8) as ring:
+        await asyncio.gather(*(ring.nop() for _ in range(10_000)))
+        await asyncio.gather(*(ring.timeout(0.01) for _ in range(10_000)))
+        assert ring.in_flight == 0
+
+
+async def test_ten_thousand_on_the_shared_ring(ring: aioring.Ring) -> None:
+    await asyncio.gather(*(ring.timeout(0.01) for _ in range(10_000)))
+
+
+async def test_an_operation_starts_without_being_awaited(ring: aioring.Ring, pipe: tuple[int, int]) -> None:
+    source, sink = pipe
+    writing = ring.write(sink, b"x")
+    assert await ring.read(source, 1) == b"x"
+    assert await writing == 1
+
+
+async def test_operations_made_together_are_submitted_together(pipe: tuple[int, int]) -> None:
+    # In order, too: io_uring starts them so.
+    source, sink = pipe
+    async with aioring.open_ring() as ring:
+        writes = [ring.write(sink, bytes([byte])) for byte in range(100)]
+        assert ring.in_flight == 100
+        assert await asyncio.gather(*writes) == [1] * 100
+        assert os.read(source, 200) == bytes(range(100))
+
+
+async def test_an_operation_is_a_future(ring: aioring.Ring, pipe: tuple[int, int]) -> None:
+    source, sink = pipe
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(ring.read(source, 1), 0.01)
+    done, pending = await asyncio.wait([ring.nop(), ring.timeout(0.001)])
+    assert len(done) == 2
+    assert not pending
+    os.write(sink, b"x")
+    assert await asyncio.shield(ring.read(source, 1)) == b"x"
+
+
+async def test_supports_and_features(ring: aioring.Ring) -> None:
+    assert ring.supports("nop")
+    assert not aioring.Feature.NODROP & ~ring.features
+    with pytest.raises(ValueError, match="no operation 'sleep': there are cancel, futex_wait"):
+        ring.supports("sleep")
+
+
+async def test_an_operation_the_kernel_lacks() -> None:
+    async with aioring.Ring() as old:
+        # As the probe would have come out before Linux 6.7.
+        old._supported = old._supported - {"futex_wait", "futex_wake"}
+        assert not old.supports("futex_wait")
+        with pytest.raises(aioring.UnsupportedOperationError, match=r"futex_wait needs Linux 6\.7; this is Linux") as e:
+            old.futex_wait(0, 0)
+        assert (e.value.operation, e.value.since) == ("futex_wait", "6.7")
+        with pytest.raises(aioring.UnsupportedOperationError, match="futex_wake"):
+            old.futex_wake(0, 1)
+
+
+async def test_open_ring() -> None:
+    async with aioring.open_ring() as ring, aioring.open_ring() as again:
+        driven = isinstance(asyncio.get_running_loop(), aioring.EventLoop)
+        assert (ring is again) == driven
+    assert ring.closed != driven
+
+
+async def test_a_guest_in_every_loop(pipe: tuple[int, int]) -> None:
+    # Inside an aioring.EventLoop too: one ring waits for the other's fd.
+    source, sink = pipe
+    async with aioring.Ring(entries=1) as ring:
+        reading = ring.read(source, 4)
+        await asyncio.sleep(0)
+        os.write(sink, b"data")
+        assert await reading == b"data"
+        start = asyncio.get_running_loop().time()
+        await ring.timeout(0.01)
+        assert asyncio.get_running_loop().time() - start < 5
