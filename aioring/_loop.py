@@ -186,6 +186,7 @@ class EventLoop(asyncio.SelectorEventLoop):
             super().__init__(self._ring._selector)
         except BaseException:
             self._ring._close_with_loop()
+            self._closed = True  # half made: nothing is left for __del__ to warn of
             raise
 
     @property

@@ -175,5 +175,7 @@ _Noreturn void worker_main(const struct zygote_request *request, int ram, int im
     uint32_t state = VMCTX_STARTING;
     if (!__atomic_compare_exchange_n(&worker_vmctx->state, &state, VMCTX_IDLE, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
         linux_exit(0); /* the host gave up already */
-    worker_stopped(VMCTX_IDLE);
+    /* From here on the word is the host's: it may say BUSY by now. */
+    linux_futex(&worker_vmctx->state, FUTEX_WAKE, INT32_MAX);
+    worker_wait();
 }

@@ -394,7 +394,7 @@ async def test_fork(ring: aioring.Ring, pipe: Pipe) -> None:
             status = 0
         finally:
             os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0  # noqa: ASYNC222  # nothing else is to run
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0  # nothing else is to run
     os.write(pipe[1], b"x")
     assert await reading == 1
     assert buffer == b"x"

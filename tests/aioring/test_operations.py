@@ -147,7 +147,7 @@ async def test_poll(ring: aioring.Ring, pipe: tuple[int, int]) -> None:
 
 
 async def test_poll_sees_a_process_end(ring: aioring.Ring) -> None:
-    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as child:  # noqa: ASYNC220
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as child:
         fd = os.pidfd_open(child.pid)
         ended = ring.poll(fd, select.POLLIN)
         await ring.nop()

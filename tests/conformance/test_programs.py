@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: MIT
+"""Real programs: hello-world whole and damaged, and DOOM frame by frame."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from pathlib import Path
+
+import pytest
+from guests import basic_32
+
+import vm
+
+pytestmark = pytest.mark.asyncio(loop_factories=["aioring"])
+
+#: A damaged program may loop for ever; nothing undamaged here takes longer.
+PATIENCE = 0.02
+
+
+@pytest.fixture(scope="session")
+def hello_world(shared: Path) -> Path:
+    return shared / "programs/hello-world.polkavm"
+
+
+# --- hello-world ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio(loop_factories=["asyncio", "aioring"])
+async def test_hello_world(engine: vm.Engine, hello_world: Path) -> None:
+    linker = vm.Linker()
+
+    @linker.function("get_third_number")
+    async def get_third_number(caller: vm.Caller) -> vm.u32:
+        return 100
+
+    module = await engine.compile(hello_world, vm.ModuleConfig(page_size=0x4000))
+    async with await linker.instantiate(module) as instance:
+        assert await instance.call("add_numbers", 1, 10) == 111
+        assert await instance.call("add_numbers", 2**32 - 1, 1) == 100
+
+
+@pytest.fixture(params=["assembled", "hello-world"])
+def program(request: pytest.FixtureRequest) -> bytes:
+    if request.param == "assembled":
+        return basic_32().to_bytes()
+    path: Path = request.getfixturevalue("hello_world")
+    return path.read_bytes()
+
+
+def anything() -> vm.Linker:
+    linker = vm.Linker()
+    for name in ("get_third_number", "ask"):
+        linker.define(name, lambda caller: 100)
+    return linker
+
+
+async def outcome(engine: vm.Engine, linker: vm.Linker, blob: bytes) -> str:
+    """What becomes of a blob that may be damaged; anything but one of these ends is an error of the test."""
+    try:
+        module = await engine.compile(blob)
+    except vm.ProgramParseError:
+        return "no program"
+    except vm.MemoryMapError:
+        return "no memory map"
+    if not module.exports:
+        return "no export"
+    try:
+        instance = await linker.instantiate(module)
+    except vm.LinkError:
+        return "unresolved import"
+    async with instance:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await instance.call(next(iter(module.exports)), 1, 10)
+        except vm.TrapError as error:
+            return "trap" if error.pc is not None else "trap nowhere"
+        except TimeoutError:
+            return "endless"
+    return "result"
+
+
+async def test_truncated_programs(engine: vm.Engine, program: bytes) -> None:
+    linker = anything()
+    for length in range(len(program)):
+        assert await outcome(engine, linker, program[:length]) == "no program"
+        # with the length that the header then should have, more of it is looked at
+        patched = program[:5] + length.to_bytes(8, "little") + program[13:length]
+        assert await outcome(engine, linker, patched[:length])
+    assert await outcome(engine, linker, program) == "result"
+
+
+async def test_damaged_programs(engine: vm.Engine, program: bytes) -> None:
+    linker = anything()
+    ends: dict[str, int] = {}
+    for bit in range(8 * len(program)):
+        damaged = bytearray(program)
+        damaged[bit >> 3] ^= 1 << (bit & 7)
+        end = await outcome(engine, linker, bytes(damaged))
+        ends[end] = ends.get(end, 0) + 1
+    assert ends["no program"] > 100
+    assert ends["result"] > 10
+    assert ends["trap"] > 10
+    assert await outcome(engine, linker, program) == "result"  # and the engine is fine
+
+
+# --- DOOM -------------------------------------------------------------------------------------------------------------
+
+WAD = Path("/usr/share/games/doom/freedoom1.wad")
+WAD_SHA256 = "84c3a912f2973892a8025d09d65f5053b1ee2304968a5a172526d683a185b885"
+FRAMES = {
+    0: "faf6aab69b8b20afb19eef9d4ceaf4030c8b43c10bfa24045440f6b4d0fe721f",
+    120: "faf6aab69b8b20afb19eef9d4ceaf4030c8b43c10bfa24045440f6b4d0fe721f",
+    350: "462c2021db56b5091fc824c6ad703dd59a3e94881f9c66cba091309595bdd63b",
+}
+
+
+async def test_doom(engine: vm.Engine, shared: Path) -> None:
+    """Frames are those of the reference implementation (../shared/programs/README.md)."""
+    if not WAD.exists():
+        pytest.skip(f"no {WAD}: apt install freedoom")
+    wad = WAD.read_bytes()
+    if hashlib.sha256(wad).hexdigest() != WAD_SHA256:
+        pytest.skip(f"{WAD} is another version than the frames were made with")
+    frame = b""
+    linker = vm.Linker()
+
+    @linker.function("ext_output_video")
+    def output_video(caller: vm.Caller, address: vm.u32, width: vm.u32, height: vm.u32) -> None:
+        nonlocal frame
+        assert (width, height) == (640, 400)
+        frame = caller.memory.read(address, 4 * width * height)
+
+    @linker.function("ext_rom_read")
+    def rom_read(caller: vm.Caller, pointer: vm.u32, offset: vm.u32, length: vm.u32) -> None:
+        caller.memory.write(pointer, wad[offset : offset + length])
+
+    linker.define("ext_output_audio", lambda caller, address, samples: None)
+    linker.define("ext_rom_size", lambda caller: len(wad))
+    linker.define("ext_stdout", lambda caller, buffer, length: length)
+
+    module = await engine.compile(shared / "programs/doom.polkavm", vm.ModuleConfig(page_size=0x4000))
+    async with await linker.instantiate(module) as doom:
+        await doom.call("ext_initialize")
+        found = {}
+        for tick in range(max(FRAMES) + 1):
+            await doom.call("ext_tick")
+            if tick in FRAMES:
+                found[tick] = hashlib.sha256(frame).hexdigest()
+        assert found == FRAMES

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""Fixtures for every test: the event loops, an engine that must leave nothing behind, the data beside the project."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+import aioring
+import vm
+
+# Tests are imported by path, not as packages: this lets them import the modules beside them.
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE / "native")]
+
+from processes import Census, census
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.SelectorEventLoop,
+    "aioring": aioring.EventLoop,
+}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Every async test runs on both loops, unless it is marked ``asyncio(loop_factories=[...])``."""
+    return LOOPS
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forget_the_imports() -> None:
+    # what is there now will never be garbage: collections of single tests need not look at it
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture
+async def nothing_left(request: pytest.FixtureRequest) -> AsyncIterator[Census]:
+    """Checks that the test leaves no file, process or mapping behind; gives what there was before it."""
+    before = census()
+    yield before
+    request.node.funcargs.clear()  # pytest would keep modules and instances until later
+    assert not census() - before
+
+
+@pytest.fixture
+async def engine(nothing_left: Census) -> AsyncIterator[vm.Engine]:
+    """An open engine, which leaves nothing behind."""
+    async with vm.Engine() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of programs and vectors beside the project; skips where it is absent."""
+    found = HERE.parents[1] / "shared"
+    if not found.is_dir():
+        pytest.skip(f"no {found.name} folder beside the project: its programs and vectors are needed here")
+    return found

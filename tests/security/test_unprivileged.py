@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""The tests of this folder again, as a user without any privilege.
+
+A process of its own becomes that user, after it imported all that a test run needs: interpreter and packages may lie
+where only root can read.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+HERE = Path(__file__).parent
+UID = 12345
+REWRITE = "Module already imported so cannot be rewritten"
+
+RUN_TESTS_AS_USER = f"""
+import contextlib, importlib, os, pytest, sys
+modules, *arguments = sys.argv[1:]
+for module in modules.split():
+    with contextlib.suppress(Exception):
+        importlib.import_module(module)
+os.setgroups([])
+os.setresgid({UID}, {UID}, {UID})
+os.setresuid({UID}, {UID}, {UID})
+sys.exit(pytest.main(arguments))
+"""
+
+#: Imported by the tests, or by asyncio when it is first needed.
+LATER = ("concurrent.futures.thread", "ctypes", "asyncio.taskgroups")
+
+#: Long ones add nothing here; the others want privileges and skip by themselves.
+WITHOUT = "not thousand and not fresh_processes and not hundred_modules and not engines_come_and_go"
+
+
+def _is_test(module: ModuleType) -> bool:
+    return HERE.parent in Path(getattr(module, "__file__", None) or "/").parents
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="this is an unprivileged user already")
+@pytest.mark.parametrize("tests", ["test_isolation.py", "test_lifecycle.py"])
+def test_as_an_unprivileged_user(tests: str) -> None:
+    options = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:hypothesispytest",
+        "-W",
+        f"ignore:{REWRITE}",
+        "--capture=sys",
+        "-k",
+        WITHOUT,
+    ]
+    # what this run has imported by now, that one will want as well
+    needed = [*LATER, *(name for name, module in sys.modules.items() if not _is_test(module))]
+    arguments = [" ".join(needed), *options, "-c", HERE.parents[1] / "pyproject.toml", HERE / tests]
+    command = [sys.executable, "-c", RUN_TESTS_AS_USER, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parents[1])
+    if "PermissionError" in done.stderr and not done.stdout:
+        pytest.skip(f"user {UID} cannot read this project: {done.stderr.splitlines()[-1]}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+    assert " failed" not in done.stdout

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: MIT
+"""What the package exports, and how its exceptions are related."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+
+import pytest
+
+import vm
+
+EXPORTS = {
+    "AssemblyError",
+    "Caller",
+    "CompileError",
+    "Config",
+    "Engine",
+    "Export",
+    "Finished",
+    "HostCall",
+    "Instance",
+    "InstanceStateError",
+    "InstructionSet",
+    "Interrupt",
+    "LinkError",
+    "Linker",
+    "Memory",
+    "MemoryAccessError",
+    "MemoryMap",
+    "MemoryMapError",
+    "Module",
+    "ModuleConfig",
+    "ProgramBlob",
+    "ProgramParseError",
+    "Registers",
+    "SandboxDiedError",
+    "SandboxError",
+    "Trap",
+    "TrapError",
+    "VMError",
+    "i32",
+    "i64",
+    "u32",
+    "u64",
+}
+
+ERRORS = [
+    vm.ProgramParseError("nonsense", offset=3, section="code"),
+    vm.AssemblyError("nonsense", line=4, text="a0 = ?"),
+    vm.MemoryMapError("too large"),
+    vm.CompileError("too large"),
+    vm.LinkError(("one", "two")),
+    vm.TrapError(pc=5, export="main", reason="why"),
+    vm.SandboxError("a step", errno=1, remedy="do something"),
+    vm.SandboxDiedError(77, "killed by SIGKILL"),
+    vm.InstanceStateError("closed"),
+    vm.MemoryAccessError(0x10, 2, "not readable memory"),
+]
+
+
+def test_exports() -> None:
+    assert set(vm.__all__) == EXPORTS
+    assert len(vm.__all__) == len(EXPORTS)
+    assert vm.__all__ == sorted(vm.__all__, key=lambda name: (name.islower(), name))
+    for name in EXPORTS:
+        assert getattr(vm, name) is not None
+    public = {name for name in vars(vm) if not name.startswith("_")}
+    submodules = {"assembler", "cli", "batch", "encoding", "isa", "memory_map", "program", "doctor"}
+    assert public - EXPORTS <= submodules
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_errors_are_one_family_and_survive_copies(error: vm.VMError) -> None:
+    assert isinstance(error, vm.VMError)
+    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(twin) is type(error)
+        assert str(twin) == str(error)
+        assert vars(twin) == vars(error)
+
+
+def test_error_bases() -> None:
+    assert issubclass(vm.SandboxDiedError, vm.SandboxError)
+    assert issubclass(vm.MemoryMapError, ValueError)
+    assert issubclass(vm.MemoryAccessError, IndexError)
+
+
+def test_errors_name_the_place() -> None:
+    assert str(vm.LinkError(("one", "two"))) == "2 unresolved imports: one, two"
+    assert str(vm.LinkError(("one",))) == "1 unresolved import: one"
+    assert str(vm.TrapError(pc=5, export="main", reason="why")) == "the guest trapped in 'main' at pc 5: why"
+    assert str(vm.SandboxDiedError(77, "exit status 3")) == "sandbox process 77 died: exit status 3"
+
+
+@pytest.mark.parametrize("interrupt", [vm.Finished(), vm.HostCall(3), vm.Trap(4, 11)], ids=repr)
+def test_interrupts_are_frozen_values(interrupt: vm.Interrupt) -> None:
+    assert interrupt == copy.copy(interrupt)
+    assert hash(interrupt) == hash(copy.copy(interrupt))
+    with pytest.raises((dataclasses.FrozenInstanceError, TypeError, AttributeError)):
+        interrupt.index = 5  # type: ignore[misc, union-attr]
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"backend": "interpreter"}, "backend"),
+        ({"sandbox": "generic"}, "sandbox"),
+        ({"spin": -1e-9}, "spin"),
+        ({"spin": 1.1e-3}, "spin"),
+        ({"spin": float("nan")}, "spin"),
+        ({"max_idle_workers": -1}, "max_idle_workers"),
+    ],
+)
+def test_config_refuses(settings: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        vm.Config(**settings)  # type: ignore[arg-type]
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        vm.Config().spin = 1  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        vm.ModuleConfig().page_size = 1  # type: ignore[misc]
