@@ -352,6 +352,7 @@ async def test_forged_addresses(engine: vm.Engine, module: vm.Module, state: int
             assert "broke the rules" in str(caught.value)
             wait_for_death(*pidfds.values())
         else:
+            assert isinstance(caught.value, vm.TrapError)
             assert state == STOPS_WITH_PC["TRAP"]
             assert caught.value.pc is not None
             assert module.blob.is_instruction_start(caught.value.pc)

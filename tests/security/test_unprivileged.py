@@ -59,7 +59,7 @@ def test_as_an_unprivileged_user(tests: str) -> None:
     ]
     # what this run has imported by now, that one will want as well
     needed = [*LATER, *(name for name, module in sys.modules.items() if not _is_test(module))]
-    arguments = [" ".join(needed), *options, "-c", HERE.parents[1] / "pyproject.toml", HERE / tests]
+    arguments = [" ".join(needed), *options, "-c", str(HERE.parents[1] / "pyproject.toml"), str(HERE / tests)]
     command = [sys.executable, "-c", RUN_TESTS_AS_USER, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parents[1])
     if "PermissionError" in done.stderr and not done.stdout:
