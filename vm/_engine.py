@@ -41,6 +41,7 @@ class Engine:
         self._nursery: asyncio.Task[Nursery] | None = None
         self._workers: set[Worker] = set()
         self._spawns: set[asyncio.Task[Worker]] = set()
+        self._compiling: set[asyncio.Task[Module]] = set()
         # least recently used first
         self._idle: dict[Worker, Module] = {}
         self._processors = len(os.sched_getaffinity(0))
@@ -85,6 +86,7 @@ class Engine:
             raise cancelled
 
     async def _close(self) -> None:
+        await asyncio.gather(*self._compiling, return_exceptions=True)
         for worker in self._workers:
             worker.kill()
         await asyncio.gather(*self._spawns, return_exceptions=True)
@@ -131,7 +133,16 @@ class Engine:
             )
             return Module(self, blob, settings, memory_map, compile_image(blob, memory_map))
 
-        return await asyncio.to_thread(work)
+        task = asyncio.create_task(asyncio.to_thread(work))
+        self._compiling.add(task)
+        task.add_done_callback(self._compiled)
+        # a thread cannot be cancelled: closing waits for it
+        return await asyncio.shield(task)
+
+    def _compiled(self, task: asyncio.Task[Module]) -> None:
+        self._compiling.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen, also if nobody awaits it any more
 
     # --- processes ---
 

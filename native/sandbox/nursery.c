@@ -37,6 +37,7 @@
 #define NURSERY_START_SECONDS 10
 
 struct sandbox_nursery {
+    pid_t owner; /* process that started it: a forked child of it leaves the nursery alone */
     int control; /* our end of the socket; closing it ends the nursery */
     int pidfd;
 };
@@ -238,6 +239,7 @@ int sandbox_nursery_start(uint32_t drop, uint32_t uid, uint32_t gid, sandbox_nur
     sandbox_nursery *nursery = calloc(1, sizeof *nursery);
     if (nursery == NULL)
         return -ENOMEM;
+    nursery->owner = getpid();
     nursery->pidfd = -1;
     int sockets[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets) != 0) {
@@ -308,7 +310,7 @@ int sandbox_nursery_pidfd(const sandbox_nursery *nursery)
 
 void sandbox_nursery_kill(sandbox_nursery *nursery)
 {
-    if (nursery->pidfd >= 0)
+    if (nursery->pidfd >= 0 && nursery->owner == getpid())
         syscall(SYS_pidfd_send_signal, nursery->pidfd, SIGKILL, NULL, 0);
 }
 
@@ -319,6 +321,7 @@ void sandbox_nursery_destroy(sandbox_nursery *nursery)
     if (nursery->pidfd >= 0) {
         sandbox_nursery_kill(nursery);
         siginfo_t info;
+        /* in a forked child it is not our child: ECHILD */
         while (waitid(P_PIDFD, (id_t)nursery->pidfd, &info, WEXITED | __WALL) < 0 && errno == EINTR)
             ;
         close(nursery->pidfd);

@@ -128,7 +128,8 @@ uint32_t sandbox_worker_futex_value(const sandbox_worker *worker);
 int sandbox_worker_resume(sandbox_worker *worker, uint64_t spin_ns, uint32_t worker_spin);
 /* What the worker is doing: an enum sandbox_event. Serves sbrk on the way. */
 int sandbox_worker_poll(sandbox_worker *worker);
-/* Sends SIGKILL. The death is seen through the pidfd. */
+/* Sends SIGKILL. The death is seen through the pidfd. Does nothing in a forked child of the process that made
+ * the worker. */
 void sandbox_worker_kill(sandbox_worker *worker);
 /* To be called when the pidfd is readable: later polls give SANDBOX_DIED, and who waits on the futex wakes. */
 void sandbox_worker_mark_dead(sandbox_worker *worker);

@@ -36,6 +36,7 @@ int sandbox_worker_create(sandbox_image *image, sandbox_worker **result)
     if (worker == NULL)
         return -ENOMEM;
     worker->image = image;
+    worker->owner = getpid();
     worker->pidfd = -1;
     worker->ram_size = sandbox_image_rw_offset(image) + sandbox_image_rw_limit(image);
     worker->ram_file = memfd_make("pvm-ram", 0);
@@ -87,7 +88,7 @@ int sandbox_worker_receive(sandbox_worker *worker, sandbox_nursery *nursery, uin
 
 void sandbox_worker_kill(sandbox_worker *worker)
 {
-    if (worker->pidfd >= 0)
+    if (worker->pidfd >= 0 && worker->owner == getpid())
         syscall(SYS_pidfd_send_signal, worker->pidfd, SIGKILL, NULL, 0);
 }
 
@@ -121,6 +122,8 @@ struct sandbox_guest *sandbox_worker_guest(sandbox_worker *worker)
 
 void sandbox_worker_mark_dead(sandbox_worker *worker)
 {
+    if (worker->owner != getpid())
+        return;
     worker->dead = true;
     __atomic_store_n(&worker->vmctx->state, VMCTX_DEAD, __ATOMIC_RELEASE);
     linux_futex(&worker->vmctx->state, FUTEX_WAKE, INT32_MAX);

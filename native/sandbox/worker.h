@@ -14,6 +14,7 @@
 
 struct sandbox_worker {
     sandbox_image *image; /* borrowed */
+    int32_t owner;        /* process that made it: a forked child of it leaves the sandbox alone */
     int pidfd;            /* -1 until the nursery answered */
     int ram_file;
     uint8_t *ram; /* the whole of the ram file and what the heap may add to it */

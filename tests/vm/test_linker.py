@@ -128,7 +128,7 @@ def takes_none(caller: vm.Caller, value: None) -> None: ...
 def returns_text(caller: vm.Caller) -> str: ...  # type: ignore[empty-body]
 def unknown_name(caller: vm.Caller, value: NoSuchName) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 def unknown_attribute(caller: vm.Caller, value: vm.u33) -> None: ...  # type: ignore[name-defined]
-def not_an_expression(caller: vm.Caller, value: "1 +") -> None: ...  # type: ignore[syntax]  # noqa: F722
+def not_an_expression(caller: vm.Caller, value: "1 +") -> None: ...  # type: ignore[valid-type]  # noqa: F722
 
 
 @pytest.mark.parametrize(
