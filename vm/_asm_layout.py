@@ -16,14 +16,16 @@ from vm.encoding import immediate_size
 # Real programs settle in under ten passes.  Text can be made in which every pass lengthens but a single jump; this
 # bounds the work, at the price of longer jumps there.
 _MOST_PASSES: Final = 64
-_WIDEST: Final = 4
+#: Most bytes a distance takes.
+WIDEST: Final = 4
 
 
 class Jump(NamedTuple):
-    """Instruction number `source` jumps to instruction number `target`."""
+    """Instruction number `source` jumps to instruction number `target`, in no less than `width` bytes of distance."""
 
     source: int
     target: int
+    width: int = 0
 
 
 class Layout(NamedTuple):
@@ -38,14 +40,16 @@ class Layout(NamedTuple):
 def lay_out(lengths: Sequence[int], jumps: Sequence[Jump]) -> Layout:
     """The shortest layout of instructions that take `lengths` bytes, jumps without their distances.
 
-    Widths only ever grow: from zero bytes each they reach the least ones that fit, which are therefore exact.
+    Widths only ever grow: from the least ones allowed they reach the least ones that fit.
     """
     grown = list(lengths)
-    widths = [0] * len(jumps)
+    widths = [jump.width for jump in jumps]
+    for source, _, width in jumps:
+        grown[source] += width
     for _ in range(_MOST_PASSES):
         positions = [0, *accumulate(grown)]
         settled = True
-        for number, (source, target) in enumerate(jumps):
+        for number, (source, target, _) in enumerate(jumps):
             width = immediate_size(positions[target] - positions[source])
             if width > widths[number]:
                 grown[source] += width - widths[number]
@@ -53,7 +57,7 @@ def lay_out(lengths: Sequence[int], jumps: Sequence[Jump]) -> Layout:
                 settled = False
         if settled:
             return Layout(positions, widths)
-    for number, (source, _) in enumerate(jumps):
-        grown[source] += _WIDEST - widths[number]
-        widths[number] = _WIDEST
+    for number, (source, _, _) in enumerate(jumps):
+        grown[source] += WIDEST - widths[number]
+        widths[number] = WIDEST
     return Layout([0, *accumulate(grown)], widths)

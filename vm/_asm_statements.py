@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from vm.isa import OPCODE_BY_NAME, REGISTERS, Opcode
+from vm.encoding import TARGET_FORMATS
+from vm.isa import OPCODE_BY_NAME, OPCODES, REGISTERS, InstructionSet, Opcode
 
 
 class StatementError(ValueError):
@@ -26,6 +27,27 @@ class Statement(NamedTuple):
     opcode: Opcode
     operands: tuple[int, ...]
     label: str | None = None
+    #: The fewest bytes of jump distance.
+    width: int = 0
+
+    @property
+    def ends_block(self) -> bool:
+        return self.opcode.ends_block
+
+
+# Block terminators have the same number in every instruction set.
+_BLOCK_ENDS: Final = frozenset(o.numbers[InstructionSet.JAM_V1] for o in OPCODES if o.ends_block)
+
+
+class Raw(NamedTuple):
+    """Code that is given as its bytes: one instruction, or (if not `starts`) what lies before the first one."""
+
+    code: bytes
+    starts: bool
+
+    @property
+    def ends_block(self) -> bool:
+        return self.starts and self.code[0] in _BLOCK_ENDS
 
 
 def _statement(name: str, *operands: int, label: str | None = None) -> Statement:
@@ -146,8 +168,8 @@ def _based_memory(text: str) -> tuple[int, int]:
 
 # --- Jumps and branches -----------------------------------------------------------------------------------------------
 
-# Branch on two registers: the operation, and whether it takes them in the opposite order.
-_BRANCH: Final = {
+#: Branch on two registers: the operation, and whether it takes them in the opposite order.
+BRANCH: Final = {
     "==": ("branch_eq", False),
     "!=": ("branch_not_eq", False),
     "<u": ("branch_less_unsigned", False),
@@ -160,8 +182,8 @@ _BRANCH: Final = {
     ">=s": ("branch_greater_or_equal_signed", False),
 }
 
-# Branch on a register and an immediate, in this order.
-_BRANCH_IMM: Final = {
+#: Branch on a register and an immediate, in this order.
+BRANCH_IMM: Final = {
     "==": "branch_eq_imm",
     "!=": "branch_not_eq_imm",
     "<u": "branch_less_unsigned_imm",
@@ -187,17 +209,17 @@ def _parse_jump(text: str) -> Statement:
     words = condition.split()
     if not words or words[0] != "if":
         raise StatementError(f"expected 'if' after {_quote('@' + name)}")
-    if len(words) != 4 or words[2] not in _BRANCH:
+    if len(words) != 4 or words[2] not in BRANCH:
         raise StatementError("invalid condition: expected two operands and a comparison, with spaces between")
     _, left, comparison, right = words
     a, b = _REGISTER.get(left), _REGISTER.get(right)
     if a is not None and b is not None:
-        operation, swapped = _BRANCH[comparison]
+        operation, swapped = BRANCH[comparison]
         return _statement(operation, *((b, a) if swapped else (a, b)), label=label)
     if a is not None:
-        return _statement(_BRANCH_IMM[comparison], a, _imm32(right), label=label)
+        return _statement(BRANCH_IMM[comparison], a, _imm32(right), label=label)
     if b is not None:
-        return _statement(_BRANCH_IMM[comparison.translate(_MIRROR)], b, _imm32(left), label=label)
+        return _statement(BRANCH_IMM[comparison.translate(_MIRROR)], b, _imm32(left), label=label)
     _imm32(left)
     _imm32(right)
     raise StatementError("invalid condition: one of the operands must be a register")
@@ -232,8 +254,8 @@ _OPERATION: Final = re.compile(
     r"(-?\w+)"
 )
 
-# Operation by its name in the text; {} is the width.
-_UNARY_OPERATIONS: Final = {
+#: Operation by its name in the text; {} is the width.
+UNARY_OPERATIONS: Final = {
     "cpop": "count_set_bits_{}",
     "clz": "count_leading_zero_bits_{}",
     "ctz": "count_trailing_zero_bits_{}",
@@ -244,7 +266,8 @@ _UNARY_OPERATIONS: Final = {
     "sbrk": "sbrk",
 }
 
-_CALL_OPERATIONS: Final = {
+#: Operation by the name of the function it looks like.
+CALL_OPERATIONS: Final = {
     "maxs": "maximum",
     "maxu": "maximum_unsigned",
     "mins": "minimum",
@@ -252,7 +275,7 @@ _CALL_OPERATIONS: Final = {
 }
 
 
-class _Operator(NamedTuple):
+class Operator(NamedTuple):
     """The operations of a binary operator, by the kinds of its operands; None where it takes no immediate.
 
     {} is the width, 32 with the `i32` prefix and otherwise 64; an operator without it has no `i32` form.
@@ -267,33 +290,34 @@ class _Operator(NamedTuple):
     negated: bool = False
 
 
-_OPERATORS: Final = {
-    "+": _Operator("add_{}", "add_imm_{}", "add_imm_{}"),
-    "-": _Operator("sub_{}", "add_imm_{}", "negate_and_add_imm_{}", negated=True),
-    "*": _Operator("mul_{}", "mul_imm_{}", "mul_imm_{}"),
-    "&": _Operator("and", "and_imm", "and_imm"),
-    "|": _Operator("or", "or_imm", "or_imm"),
-    "^": _Operator("xor", "xor_imm", "xor_imm"),
-    "&~": _Operator("and_inverted"),
-    "|~": _Operator("or_inverted"),
-    "/u": _Operator("div_unsigned_{}"),
-    "/s": _Operator("div_signed_{}"),
-    "%u": _Operator("rem_unsigned_{}"),
-    "%s": _Operator("rem_signed_{}"),
-    "<<": _Operator("shift_logical_left_{}", "shift_logical_left_imm_{}", "shift_logical_left_imm_alt_{}"),
-    ">>": _Operator("shift_logical_right_{}", "shift_logical_right_imm_{}", "shift_logical_right_imm_alt_{}"),
-    ">>a": _Operator("shift_arithmetic_right_{}", "shift_arithmetic_right_imm_{}", "shift_arithmetic_right_imm_alt_{}"),
-    "<<r": _Operator("rotate_left_{}"),
-    ">>r": _Operator("rotate_right_{}", "rotate_right_imm_{}", "rotate_right_imm_alt_{}"),
-    "<u": _Operator("set_less_than_unsigned", "set_less_than_unsigned_imm", "set_greater_than_unsigned_imm"),
-    "<s": _Operator("set_less_than_signed", "set_less_than_signed_imm", "set_greater_than_signed_imm"),
-    ">u": _Operator(
+#: Binary operators by their symbols.
+OPERATORS: Final = {
+    "+": Operator("add_{}", "add_imm_{}", "add_imm_{}"),
+    "-": Operator("sub_{}", "add_imm_{}", "negate_and_add_imm_{}", negated=True),
+    "*": Operator("mul_{}", "mul_imm_{}", "mul_imm_{}"),
+    "&": Operator("and", "and_imm", "and_imm"),
+    "|": Operator("or", "or_imm", "or_imm"),
+    "^": Operator("xor", "xor_imm", "xor_imm"),
+    "&~": Operator("and_inverted"),
+    "|~": Operator("or_inverted"),
+    "/u": Operator("div_unsigned_{}"),
+    "/s": Operator("div_signed_{}"),
+    "%u": Operator("rem_unsigned_{}"),
+    "%s": Operator("rem_signed_{}"),
+    "<<": Operator("shift_logical_left_{}", "shift_logical_left_imm_{}", "shift_logical_left_imm_alt_{}"),
+    ">>": Operator("shift_logical_right_{}", "shift_logical_right_imm_{}", "shift_logical_right_imm_alt_{}"),
+    ">>a": Operator("shift_arithmetic_right_{}", "shift_arithmetic_right_imm_{}", "shift_arithmetic_right_imm_alt_{}"),
+    "<<r": Operator("rotate_left_{}"),
+    ">>r": Operator("rotate_right_{}", "rotate_right_imm_{}", "rotate_right_imm_alt_{}"),
+    "<u": Operator("set_less_than_unsigned", "set_less_than_unsigned_imm", "set_greater_than_unsigned_imm"),
+    "<s": Operator("set_less_than_signed", "set_less_than_signed_imm", "set_greater_than_signed_imm"),
+    ">u": Operator(
         "set_less_than_unsigned", "set_greater_than_unsigned_imm", "set_less_than_unsigned_imm", swapped=True
     ),
-    ">s": _Operator("set_less_than_signed", "set_greater_than_signed_imm", "set_less_than_signed_imm", swapped=True),
-    "mulh": _Operator("mul_upper_signed_signed"),
-    "mulhu": _Operator("mul_upper_unsigned_unsigned"),
-    "mulhsu": _Operator("mul_upper_signed_unsigned"),
+    ">s": Operator("set_less_than_signed", "set_greater_than_signed_imm", "set_less_than_signed_imm", swapped=True),
+    "mulh": Operator("mul_upper_signed_signed"),
+    "mulhu": Operator("mul_upper_unsigned_unsigned"),
+    "mulhsu": Operator("mul_upper_signed_unsigned"),
 }
 
 
@@ -318,19 +342,19 @@ def _parse_assignment(destination: int, text: str, width: int) -> Statement:
         return _parse_cmov(destination, *match.groups())
     if match := _IMM_AND_JUMP.fullmatch(text):
         return _parse_imm_and_jump(destination, match[1].strip(), match[2])
-    if (match := _UNARY.fullmatch(text)) and match[1] in _UNARY_OPERATIONS:
-        return _statement(_UNARY_OPERATIONS[match[1]].format(width), destination, _register(match[2]))
+    if (match := _UNARY.fullmatch(text)) and match[1] in UNARY_OPERATIONS:
+        return _statement(UNARY_OPERATIONS[match[1]].format(width), destination, _register(match[2]))
     if match := _XNOR.fullmatch(text):
         return _statement("xnor", destination, _register(match[1]), _register(match[2]))
-    if (match := _CALL.fullmatch(text)) and match[1] in _CALL_OPERATIONS:
-        return _statement(_CALL_OPERATIONS[match[1]], destination, _register(match[2]), _register(match[3]))
+    if (match := _CALL.fullmatch(text)) and match[1] in CALL_OPERATIONS:
+        return _statement(CALL_OPERATIONS[match[1]], destination, _register(match[2]), _register(match[3]))
     if _number(text) is not None:
         raise StatementError(f"{_quote(text)} is out of range")
     raise StatementError(f"{_quote(text)} is not a value")
 
 
 def _parse_operation(destination: int, left: str, symbol: str, right: str, width: int) -> Statement:
-    operator = _OPERATORS[symbol]
+    operator = OPERATORS[symbol]
     if width == 32 and "{}" not in operator.reg_reg:
         raise StatementError(f"the operator {symbol} has no i32 form")
     a, b = _REGISTER.get(left), _REGISTER.get(right)
@@ -378,7 +402,8 @@ def _parse_imm_and_jump(destination: int, value: str, target: str) -> Statement:
 # --- Stores -----------------------------------------------------------------------------------------------------------
 
 _STORE: Final = re.compile(r"(u8|u16|u32|u64)\s*(\[.*)")
-_STORE_IMM_LIMIT: Final = {"u8": 0xFF, "u16": 0xFFFF}
+#: Largest immediate that a store takes; larger ones, and negative ones, are not what is stored.
+STORE_IMM_LIMIT: Final = {"u8": 0xFF, "u16": 0xFFFF}
 
 _MEMSET_LEFT: Final = re.compile(r"\[\s*a0\s*\.\.\s*a0\s*\+\s*a2\s*\]")
 _MEMSET_RIGHT: Final = re.compile(r"u8\s+a1")
@@ -392,7 +417,7 @@ def _parse_store(kind: str, memory: str, value: str) -> Statement:
             return _statement(f"store_{kind}", register, offset)
         return _statement(f"store_indirect_{kind}", register, base, offset)
     immediate = _immediate(value)
-    limit = _STORE_IMM_LIMIT.get(kind)
+    limit = STORE_IMM_LIMIT.get(kind)
     if limit is not None and not 0 <= immediate <= limit:
         raise StatementError(f"{_quote(value)} is not a {kind}: it must be from 0 to {limit}")
     if base is None:
@@ -411,8 +436,35 @@ _FIXED: Final = {
 }
 
 
-def parse_statement(text: str) -> Statement:
+def parse_statement(text: str) -> Statement | Raw:
     """The statement `text`, which has no white space around it; raises `StatementError`."""
+    if text.startswith("."):
+        return _parse_raw(text)
+    plain, modifier, width = text.rpartition("%width ")
+    if not modifier:
+        return _parse_statement(text)
+    statement = _parse_statement(plain.rstrip())
+    if statement.label is None or statement.opcode.format not in TARGET_FORMATS:
+        raise StatementError("%width is for jumps to a label")
+    if width.strip() not in ("1", "2", "3", "4"):
+        raise StatementError("%width must be from 1 to 4 bytes")
+    return statement._replace(width=int(width))
+
+
+def _parse_raw(text: str) -> Raw:
+    name, *digits = text.split(None, 1)
+    if name not in (".bytes", ".gap"):
+        raise StatementError("not a statement")
+    try:
+        code = bytes.fromhex("".join(digits))
+    except ValueError:
+        code = b""
+    if not code:
+        raise StatementError(f"{name} takes one or more pairs of hexadecimal digits")
+    return Raw(code, starts=name == ".bytes")
+
+
+def _parse_statement(text: str) -> Statement:
     if fixed := _FIXED.get(text):
         return fixed
     if text.startswith("ecalli "):

@@ -11,6 +11,7 @@ One statement a line; `//` starts a line that is a comment::
         ret
 
 A label is the start of a basic block; `vm._asm_statements` knows the statements, `vm._asm_layout` where they go.
+``docs/assembly.md`` describes the language.
 
 This module is pure data.
 """
@@ -21,7 +22,8 @@ import re
 from typing import Final, NamedTuple
 
 from vm._asm_layout import Jump, lay_out
-from vm._asm_statements import Statement, StatementError, parse_statement
+from vm._asm_statements import Raw, Statement, StatementError, parse_statement
+from vm._asm_symbols import unquote
 from vm._errors import AssemblyError, ProgramParseError
 from vm.encoding import TARGET_FORMATS, encode_instruction
 from vm.isa import CODE_ADDRESS_ALIGNMENT, InstructionSet
@@ -32,6 +34,7 @@ _U32_MAX: Final = 0xFFFF_FFFF
 _ISA: Final = {isa.label: isa for isa in InstructionSet}
 _DIRECTIVE: Final = re.compile(r"%(\w+)\s*=\s*(.*)")
 _SIZE: Final = re.compile(r"[0-9]{1,20}")
+_OFFSET: Final = re.compile(r"[0-9]{1,10}")
 
 _FALLTHROUGH: Final = parse_statement("fallthrough")
 
@@ -55,12 +58,23 @@ class _Label(NamedTuple):
     exported: bool
 
 
+class _Place(NamedTuple):
+    """A place of the code that a directive names: a label, or a code offset."""
+
+    line: _Line
+    label: str | None
+    offset: int
+
+
 class _Assembler:
     def __init__(self, isa: InstructionSet | None) -> None:
         self.isa = isa
         self.sizes: dict[str, int] = {}
         self.data: dict[str, tuple[_Line, bytes]] = {}
-        self.statements: list[tuple[Statement, _Line]] = []
+        self.imports: list[bytes] = []
+        self.exports: list[tuple[bytes, _Place]] = []
+        self.jump_table: list[_Place] = []
+        self.statements: list[tuple[Statement | Raw, _Line]] = []
         #: Number of the first instruction of every basic block; the last one may still be empty.
         self.block_starts = [0]
         self.labels: dict[str, _Label] = {}
@@ -100,8 +114,28 @@ class _Assembler:
                 self.data[name] = line, bytes.fromhex(value.replace(" ", ""))
             except ValueError:
                 raise line.error(f"{name} must be pairs of hexadecimal digits") from None
+        elif name == "import":
+            self.imports.append(self._symbol(line, value))
+        elif name == "export":
+            symbol, _, place = value.rpartition(" ")
+            self.exports.append((self._symbol(line, symbol.rstrip()), self._place(line, place)))
+        elif name == "jump_table":
+            self.jump_table += [self._place(line, place) for place in value.split()]
         else:
             raise line.error(f"unknown directive %{name}")
+
+    def _symbol(self, line: _Line, text: str) -> bytes:
+        symbol = unquote(text)
+        if symbol is None:
+            raise line.error('a symbol is text in double quotes, with \\", \\\\ and \\xNN for what is not plain in it')
+        return symbol
+
+    def _place(self, line: _Line, text: str) -> _Place:
+        if text.startswith("@") and len(text) > 1:
+            return _Place(line, text[1:], 0)
+        if not _OFFSET.fullmatch(text) or int(text) > _U32_MAX:
+            raise line.error("a place of the code is @label or a decimal code offset")
+        return _Place(line, None, int(text))
 
     def _read_label(self, line: _Line) -> None:
         text = line.text.removeprefix("pub ")
@@ -118,11 +152,13 @@ class _Assembler:
         exported = line.text.startswith("pub ")
         self.labels[name] = _Label(line, len(self.block_starts) - 1, len(self.statements), exported)
 
-    def _add(self, statement: Statement, line: _Line) -> None:
+    def _add(self, statement: Statement | Raw, line: _Line) -> None:
         if len(self.statements) == MAX_CODE_SIZE:
             raise line.error(f"the code gets larger than the limit of {MAX_CODE_SIZE} bytes")
+        if isinstance(statement, Raw) and not statement.starts and (self.statements or self.labels):
+            raise line.error("a .gap is possible only before the first instruction and its labels")
         self.statements.append((statement, line))
-        if statement.opcode.ends_block:
+        if statement.ends_block:
             self.block_starts.append(len(self.statements))
 
     # --- Writing ------------------------------------------------------------------------------------------------------
@@ -143,16 +179,18 @@ class _Assembler:
         size = positions[-1]
         if size > MAX_CODE_SIZE:
             raise AssemblyError(f"the code has {size} bytes, more than the limit of {MAX_CODE_SIZE}")
-        for (source, target), width in zip(jumps, layout.widths, strict=True):
+        for (source, target, _), width in zip(jumps, layout.widths, strict=True):
             heads[source] += (positions[target] - positions[source]).to_bytes(width, "little", signed=True)
         bitmask = bytearray((size + 7) // 8)
-        for position in positions[:-1]:
-            bitmask[position >> 3] |= 1 << (position & 7)
+        for position, (statement, _) in zip(positions, self.statements, strict=False):
+            if not isinstance(statement, Raw) or statement.starts:
+                bitmask[position >> 3] |= 1 << (position & 7)
         exports = sorted(
-            (_symbol(name, label), positions[label.instruction])
+            (_exported(name, label), positions[label.instruction])
             for name, label in self.labels.items()
             if label.exported
         )
+        exports += [(symbol, self._offset(place, positions)) for symbol, place in self.exports]
         try:
             return ProgramBlob.build(
                 isa=self.isa,
@@ -163,8 +201,12 @@ class _Assembler:
                 ro_data_size=ro_data_size,
                 rw_data_size=rw_data_size,
                 stack_size=self.sizes.get("stack_size", 0),
+                imports=self.imports,
                 exports=((pc, symbol) for symbol, pc in exports),
-                jump_table=[positions[index] for index in addresses],
+                jump_table=[
+                    *(self._offset(place, positions, jump=True) for place in self.jump_table),
+                    *(positions[index] for index in addresses),
+                ],
             ).to_bytes()
         except ProgramParseError as error:
             raise AssemblyError(error.what) from error
@@ -184,33 +226,49 @@ class _Assembler:
         if self.block_starts[label.block] == end or (label.exported and label.instruction == end):
             raise label.line.error("no instruction follows this label")
 
+    def _label(self, name: str, line: _Line) -> _Label:
+        label = self.labels.get(name)
+        if label is None:
+            raise line.error(f"there is no label @{name}")
+        return label
+
+    def _offset(self, place: _Place, positions: list[int], *, jump: bool = False) -> int:
+        """The code offset of a place: of the block of its label for a jump, of its instruction for the host."""
+        if place.label is None:
+            return place.offset
+        label = self._label(place.label, place.line)
+        if not jump and label.instruction == len(self.statements):
+            raise label.line.error("no instruction follows this label")
+        return positions[self.block_starts[label.block] if jump else label.instruction]
+
     def _encode_heads(self, isa: InstructionSet) -> tuple[list[bytes], list[Jump], list[int]]:
         """Every instruction without its jump distance, the jumps, and the instructions that the jump table names."""
         heads: list[bytes] = []
         jumps: list[Jump] = []
         addresses: list[int] = []
         for index, (statement, line) in enumerate(self.statements):
-            opcode, operands, name = statement
+            if isinstance(statement, Raw):
+                heads.append(statement.code)
+                continue
+            opcode, operands, name, width = statement
             if opcode.numbers[isa] is None:
                 raise line.error(f"the instruction set {isa.label} has no {opcode.name}")
             if name is not None:
-                label = self.labels.get(name)
-                if label is None:
-                    raise line.error(f"there is no label @{name}")
-                target = self.block_starts[label.block]
+                target = self.block_starts[self._label(name, line).block]
                 if opcode.format in TARGET_FORMATS:
-                    jumps.append(Jump(index, target))
+                    jumps.append(Jump(index, target, width))
                     operands = (*operands, 0)
                 else:
                     addresses.append(target)
-                    if len(addresses) > MAX_JUMP_TABLE_ENTRIES:
+                    entries = len(self.jump_table) + len(addresses)
+                    if entries > MAX_JUMP_TABLE_ENTRIES:
                         raise line.error(f"more than {MAX_JUMP_TABLE_ENTRIES} code addresses")
-                    operands = (*operands, len(addresses) * CODE_ADDRESS_ALIGNMENT)
+                    operands = (*operands, entries * CODE_ADDRESS_ALIGNMENT)
             heads.append(encode_instruction(isa, opcode, operands))
         return heads, jumps, addresses
 
 
-def _symbol(name: str, label: _Label) -> bytes:
+def _exported(name: str, label: _Label) -> bytes:
     try:
         return name.encode()
     except UnicodeEncodeError:

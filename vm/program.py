@@ -47,8 +47,8 @@ _END: Final = 0
 # Sections with this bit may be skipped by those who do not know them.
 _OPTIONAL: Final = 0x80
 
-# In the only order allowed.
-_SECTIONS: Final = {
+#: Names of the sections by number, in the only order allowed.
+SECTION_NAMES: Final = {
     _MEMORY_CONFIG: "memory config",
     _RO_DATA: "ro data",
     _RW_DATA: "rw data",
@@ -194,7 +194,7 @@ class ProgramBlob:
         return _write(self)
 
     def with_imports(self, *names: str) -> ProgramBlob:
-        """The same program with these imports: ``ecalli n`` asks for ``names[n]``. The assembler has no word for them.
+        """The same program with these imports: ``ecalli n`` asks for ``names[n]``.
 
         Raises `ProgramParseError` for more than `MAX_IMPORTS`.
         """
@@ -287,7 +287,7 @@ class _SectionReader:
         """Whether `section` comes next; the reader is then confined to its payload, until `leave`."""
         if self._next_id != section:
             return False
-        self._confine(_SECTIONS[section])
+        self._confine(SECTION_NAMES[section])
         return True
 
     def leave(self) -> None:
@@ -309,7 +309,7 @@ class _SectionReader:
             self._confine(f"optional {self._next_id}")
             self.leave()
         if self._next_id != _END:
-            name = _SECTIONS.get(self._next_id)
+            name = SECTION_NAMES.get(self._next_id)
             what = "unknown" if name is None else f"misplaced or repeated {name}"
             raise self._reader.error(f"{what} section (id {self._next_id})", self._reader.position - 1)
 

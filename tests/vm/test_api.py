@@ -67,7 +67,7 @@ def test_exports() -> None:
     for name in EXPORTS:
         assert getattr(vm, name) is not None
     public = {name for name in vars(vm) if not name.startswith("_")}
-    submodules = {"assembler", "cli", "batch", "encoding", "isa", "memory_map", "program", "doctor"}
+    submodules = {"assembler", "cli", "debug_info", "disassembler", "encoding", "gas", "isa", "memory_map", "program"}
     assert public - EXPORTS <= submodules
 
 

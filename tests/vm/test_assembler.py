@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vm._asm_layout import Jump, lay_out
-from vm._asm_statements import _OPERATORS
+from vm._asm_statements import OPERATORS
 from vm._errors import AssemblyError
 from vm.assembler import assemble
 from vm.encoding import TARGET_FORMATS, encode_instruction, instructions
 from vm.isa import OPCODE_BY_NAME, OPCODES, REGISTERS, InstructionSet
-from vm.program import Export, ProgramBlob
+from vm.program import MAX_IMPORTS, Export, ProgramBlob
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 VECTORS = SHARED / "vectors" / "pvm-spec.json"
@@ -374,6 +374,71 @@ def test_jump_table_entry_with_a_zero_byte_in_it() -> None:
     assert (p.jump_table_entry_count, p.jump_table_entry(0)) == (1, 0)
 
 
+# --- What is there for disassembled programs --------------------------------------------------------------------------
+
+
+def test_jumps_wider_than_they_need_to_be() -> None:
+    text = "@l:\njump @l %width 1\njump @l if a0 == 5  %width  2\na0 = 5, jump @l %width 4\njump @l"
+    assert program(text).code.hex(" ") == "28 00 51 17 05 fe ff 50 17 05 f9 ff ff ff 28 f2"
+
+
+def test_width_is_a_lower_bound() -> None:
+    text = "jump @l %width 1\n" + "trap\n" * 200 + "@l:\ntrap"
+    assert program(text).code[:3].hex() == "28cb00"
+
+
+def test_bytes_are_one_instruction() -> None:
+    p = program("nop\n.bytes 33 07 0100\n.bytes\tff\n.bytes 00\n@l:\njump @l")
+    assert p.code.hex(" ") == "64 00 33 07 01 00 ff 00 28"
+    assert [i.pc for i in instructions(p) if i.length] == [0, 2, 6, 7, 8]
+
+
+@pytest.mark.parametrize("isa", InstructionSet)
+def test_bytes_end_a_block_as_the_instruction_does(isa: InstructionSet) -> None:
+    for opcode in OPCODES:
+        number = opcode.numbers[isa]
+        if number is not None:
+            inserted = "" if opcode.ends_block else "01"
+            assert program(f".bytes {number:02x}\n@l:\ntrap", isa).code.hex() == f"{number:02x}{inserted}00"
+
+
+def test_bytes_move_with_what_is_around_them() -> None:
+    assert program("jump @l\n.bytes ff ff ff\nfallthrough\n@l:\ntrap").code.hex(" ") == "28 06 ff ff ff 01 00"
+
+
+def test_gap() -> None:
+    p = program(".gap 01 02\npub @main: %no_fallthrough\ntrap")
+    assert (p.code.hex(), p.bitmask.hex(), p.exports) == ("010200", "04", (Export(2, b"main"),))
+    p = program(".gap 01 02")
+    assert (p.code.hex(), p.bitmask.hex()) == ("0102", "00")
+
+
+def test_jump_table() -> None:
+    """Those of the directive come before those of code addresses, wherever either stands."""
+    p = program("a0 = @b\n%jump_table = @b @a\n@a:\nnop\n%jump_table =   77\n@b: %no_fallthrough\ntrap")
+    assert [p.jump_table_entry(i) for i in range(p.jump_table_entry_count)] == [4, 4, 77, 4]
+    assert p.code.hex(" ") == "33 07 08 01 64 00 00"
+
+
+def test_imports() -> None:
+    p = program(
+        r"""
+        %import = "print"
+        ecalli 1
+        %import = "\x00\"\\ü"
+    """.replace("ü", r"\xc3\xBC")
+    )
+    assert p.imports == (b"print", b'\0"\\' + "ü".encode())
+
+
+def test_exports_by_directive() -> None:
+    """They keep their order, behind those of labels; a label means the instruction, not its block."""
+    p = program(
+        '%export = "b" @x\n%export = "a"   1\n%export = "a" @x\nnop\n@x: %no_fallthrough\npub @z: %no_fallthrough\ntrap'
+    )
+    assert p.exports == (Export(2, b"z"), Export(2, b"b"), Export(1, b"a"), Export(2, b"a"))
+
+
 # --- Instruction sets -------------------------------------------------------------------------------------------------
 
 
@@ -417,6 +482,35 @@ WRONG = [
     ("jump [a0", "is not a memory operand"),
     ("jump @", "label has no name"),
     ("jump @nowhere", "there is no label @nowhere"),
+    ("jump @l %width", "invalid condition|expected 'if'"),
+    ("jump @l %width 0", "%width must be from 1 to 4 bytes"),
+    ("jump @l %width 5", "%width must be from 1 to 4 bytes"),
+    ("jump @l %width x", "%width must be from 1 to 4 bytes"),
+    ("jump [a0] %width 1", "%width is for jumps to a label"),
+    ("a0 = @l %width 1", "%width is for jumps to a label"),
+    ("nop %width 1", "%width is for jumps to a label"),
+    ("bogus %width 1", "not a statement"),
+    (".bytes", "one or more pairs of hexadecimal digits"),
+    (".bytes 1", "one or more pairs of hexadecimal digits"),
+    (".bytes 0x11", "one or more pairs of hexadecimal digits"),
+    (".gap", "one or more pairs of hexadecimal digits"),
+    (".bogus 11", "not a statement"),
+    (".", "not a statement"),
+    ("%import = name", "a symbol is text in double quotes"),
+    ('%import = "ü"', "a symbol is text in double quotes"),
+    ('%import = "a', "a symbol is text in double quotes"),
+    (r'%import = "\q"', "a symbol is text in double quotes"),
+    (r'%import = "\x4"', "a symbol is text in double quotes"),
+    ('%import = "a"b"', "a symbol is text in double quotes"),
+    ('%export = "a"', "a symbol is text in double quotes"),
+    ("%export = a 5", "a symbol is text in double quotes"),
+    ('%export = "a" x', "@label or a decimal code offset"),
+    ('%export = "a" @', "@label or a decimal code offset"),
+    ('%export = "a" -1', "@label or a decimal code offset"),
+    ('%export = "a" 4294967296', "@label or a decimal code offset"),
+    ('%export = "a" @nowhere', "there is no label @nowhere"),
+    ("%jump_table = 5 x", "@label or a decimal code offset"),
+    ("%jump_table = @nowhere", "there is no label @nowhere"),
     ("jump @nowhere if a0 == a1", "there is no label @nowhere"),
     ("jump @l unless a0 == a1", "expected 'if' after '@l'"),
     ("jump @l if", "invalid condition"),
@@ -524,13 +618,13 @@ def test_wrong_line(text: str, message: str) -> None:
     assert len(str(error)) < 500
 
 
-@pytest.mark.parametrize("symbol", [s for s, o in _OPERATORS.items() if "{}" not in o.reg_reg])
+@pytest.mark.parametrize("symbol", [s for s, o in OPERATORS.items() if "{}" not in o.reg_reg])
 def test_operators_without_an_i32_form(symbol: str) -> None:
     with pytest.raises(AssemblyError, match="has no i32 form"):
         assemble(f"i32 a0 = a1 {symbol} a2", ISA)
 
 
-@pytest.mark.parametrize("symbol", [s for s, o in _OPERATORS.items() if o.reg_imm is None])
+@pytest.mark.parametrize("symbol", [s for s, o in OPERATORS.items() if o.reg_imm is None])
 @pytest.mark.parametrize("operands", ["a1 {} 5", "5 {} a1"])
 def test_operators_without_immediates(symbol: str, operands: str) -> None:
     with pytest.raises(AssemblyError, match="takes no immediate"):
@@ -546,6 +640,10 @@ def test_operators_without_immediates(symbol: str, operands: str) -> None:
         ("nop\npub @end: %no_fallthrough", 2),
         ("@alone:", None),
         ("%ro_data_size = 1\n%ro_data = 0102\ntrap", 2),
+        ("trap\n.gap 00", 2),
+        ("@a:\n.gap 00\ntrap", 2),
+        ('%export = "a" @end\nnop\n@end: %no_fallthrough', 3),
+        ("\n".join(['%import = ""'] * (MAX_IMPORTS + 1) + ["trap"]), None),
     ],
 )
 def test_wrong_as_a_whole(text: str, line: int | None) -> None:
@@ -608,7 +706,8 @@ def targets_are_kept(lengths: list[int], jumps: list[Jump]) -> None:
     assert positions[0] == 0
     for i, length in enumerate(lengths):
         assert positions[i + 1] - positions[i] == length + grown.get(i, 0)
-    for (source, target), width in zip(jumps, widths, strict=True):
+    for (source, target, least), width in zip(jumps, widths, strict=True):
+        assert width >= least
         (positions[target] - positions[source]).to_bytes(width, "little", signed=True)
 
 
@@ -618,7 +717,9 @@ def test_layouts_fit(data: st.DataObject) -> None:
     lengths = data.draw(st.lists(st.one_of(st.integers(1, 4), st.integers(100, 140)), min_size=1, max_size=40))
     indices = st.integers(0, len(lengths) - 1)
     sources = data.draw(st.sets(indices))
-    targets_are_kept(lengths, [Jump(source, data.draw(indices)) for source in sorted(sources)])
+    targets_are_kept(
+        lengths, [Jump(source, data.draw(indices), data.draw(st.integers(0, 4))) for source in sorted(sources)]
+    )
 
 
 def cascade(links: int) -> str:
@@ -746,7 +847,7 @@ def test_arbitrary_text(text: str) -> None:
 
 
 def test_opcode_names_of_the_assembler_exist() -> None:
-    for operator in _OPERATORS.values():
+    for operator in OPERATORS.values():
         for pattern in (operator.reg_reg, operator.reg_imm, operator.imm_reg):
             for width in (32, 64):
                 assert pattern is None or pattern.format(width) in OPCODE_BY_NAME

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from vm.cli import doctor, run
+from vm.cli import asm, disasm, doctor, inspect, run
 from vm.cli._errors import Status
 from vm.cli._output import write
 from vm.cli._values import usage
@@ -71,6 +71,9 @@ def pvm(
 # A negative number looks like an option: what is neither, `run` refuses.
 app.command("run", cls=_Command, epilog=_STATUSES, context_settings={"ignore_unknown_options": True})(run.run)
 app.command("doctor", cls=_Command)(doctor.doctor)
+app.command("inspect", cls=_Command)(inspect.inspect)
+app.command("disasm", cls=_Command)(disasm.disasm)
+app.command("asm", cls=_Command)(asm.asm)
 
 
 def _version() -> str:

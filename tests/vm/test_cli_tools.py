@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: MIT
+"""``pvm inspect``, ``pvm disasm`` and ``pvm asm``, as the commands that users type."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vm.assembler import assemble
+from vm.disassembler import disassemble, listing_lines
+from vm.isa import InstructionSet
+from vm.program import ProgramBlob
+
+PROGRAMS = Path(__file__).resolve().parents[3] / "shared" / "programs"
+
+SOURCE = """
+%isa = latest64
+%ro_data = 01 02 03
+%rw_data_size = 5000
+%stack_size = 4096
+%import = "print"
+%import = "\\xff\\x1b[2J"
+%jump_table = @main @done 3
+
+pub @main:
+    a0 = a0 + a1
+    jump @done if a0 == 0
+    ecalli 0
+@done:
+    ret
+    .bytes ff
+"""
+
+
+class Command:
+    """``pvm`` in a directory of its own; it warns of nothing, or fails."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.environment = {k: v for k, v in os.environ.items() if k not in ("PVM_TRACEBACK", "COLUMNS", "FORCE_COLOR")}
+
+    def __call__(self, *arguments: str, **options: Any) -> tuple[int, str, str]:
+        """Exit status, standard output and standard error."""
+        command = [sys.executable, "-W", "error", "-m", "vm.cli", *arguments]
+        done = subprocess.run(
+            command, cwd=self.directory, env=self.environment, capture_output=True, text=True, check=False, **options
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    def prints(self, *arguments: str, **options: Any) -> str:
+        status, output, errors = self(*arguments, **options)
+        assert (status, errors) == (0, "")
+        return output
+
+    def fails(self, status: int, *arguments: str, **options: Any) -> str:
+        """What it says, in one line on standard error."""
+        actual, output, errors = self(*arguments, **options)
+        assert (actual, output) == (status, ""), errors
+        assert errors.startswith("pvm: ")
+        assert errors.count("\n") == 1
+        assert errors[:-1].isprintable()
+        return errors.removeprefix("pvm: ").removesuffix("\n")
+
+
+@pytest.fixture
+def pvm(tmp_path: Path) -> Command:
+    (tmp_path / "source.pasm").write_text(SOURCE)
+    (tmp_path / "program.polkavm").write_bytes(assemble(SOURCE))
+    (tmp_path / "not.polkavm").write_bytes(b"PVM\0\x07")
+    return Command(tmp_path)
+
+
+# --- asm --------------------------------------------------------------------------------------------------------------
+
+
+def test_asm(pvm: Command) -> None:
+    assert pvm.prints("asm", "source.pasm", "-o", "out.polkavm") == ""
+    assert (pvm.directory / "out.polkavm").read_bytes() == assemble(SOURCE)
+
+
+def test_asm_of_standard_input(pvm: Command) -> None:
+    assert pvm.prints("asm", "-", "--output", "out.polkavm", "--isa", "jam_v1", input="trap\n") == ""
+    assert (pvm.directory / "out.polkavm").read_bytes() == assemble("trap", InstructionSet.JAM_V1)
+
+
+def test_asm_replaces_the_output(pvm: Command) -> None:
+    pvm.prints("asm", "source.pasm", "-o", "not.polkavm")
+    assert (pvm.directory / "not.polkavm").read_bytes() == assemble(SOURCE)
+
+
+def test_asm_of_wrong_source_leaves_the_output(pvm: Command) -> None:
+    (pvm.directory / "wrong.pasm").write_text("trap\n  a0 = \x1b[2J\n")
+    before = (pvm.directory / "program.polkavm").read_bytes()
+    message = pvm.fails(3, "asm", "wrong.pasm", "-o", "program.polkavm", "--isa", "latest64")
+    assert message.startswith("wrong.pasm: line 2: ")
+    assert "is not a value" in message
+    assert (pvm.directory / "program.polkavm").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("missing", "-o", "out"), 3, "cannot read missing: No such file or directory"),
+        ((".", "-o", "out"), 3, "cannot read .: Is a directory"),
+        (("program.polkavm", "-o", "out"), 3, "program.polkavm: line 1: the text is not UTF-8"),
+        (
+            ("-", "-o", "out"),
+            3,
+            "standard input: no instruction set: neither a %isa directive nor the caller names one",
+        ),
+        (("source.pasm", "-o", "no/out"), 74, "cannot write no/out: No such file or directory"),
+        (("source.pasm", "-o", "."), 74, "cannot write .: Is a directory"),
+        (
+            ("source.pasm", "-o", "out", "--isa", "z80"),
+            2,
+            "--isa must be one of revive_v1, latest32, latest64, jam_v1,",
+        ),
+        (("source.pasm",), 2, "Missing option '--output'"),
+        ((), 2, "Missing argument 'SOURCE'"),
+    ],
+)
+def test_asm_fails(pvm: Command, arguments: tuple[str, ...], status: int, message: str) -> None:
+    if "program.polkavm" in arguments:
+        (pvm.directory / "program.polkavm").write_bytes(b"\xff")
+    assert pvm.fails(status, "asm", *arguments, input="trap\n").startswith(message)
+    assert not (pvm.directory / "out").exists()
+
+
+# --- disasm -----------------------------------------------------------------------------------------------------------
+
+
+def test_disasm(pvm: Command) -> None:
+    lines = pvm.prints("disasm", "program.polkavm").splitlines()
+    assert lines == [*listing_lines(ProgramBlob.parse(assemble(SOURCE)))]
+    assert lines[:2] == ["pub @main:", " 0: c8 87 07                       a0 = a0 + a1"]
+    assert pvm.prints("disasm", "--listing", "program.polkavm").splitlines() == lines
+
+
+def test_disasm_plain_and_back(pvm: Command) -> None:
+    text = pvm.prints("disasm", "--plain", "program.polkavm")
+    assert text == disassemble(ProgramBlob.parse(assemble(SOURCE)))
+    pvm.prints("asm", "-", "-o", "again.polkavm", input=text)
+    assert (pvm.directory / "again.polkavm").read_bytes() == assemble(SOURCE)
+
+
+def test_disasm_native(pvm: Command) -> None:
+    pytest.importorskip("capstone")
+    plain, native = pvm.prints("disasm", "program.polkavm", "--native").split("\n\n// x86-64: ")
+    assert plain.splitlines() == [*listing_lines(ProgramBlob.parse(assemble(SOURCE)))]
+    head, *lines = native.splitlines()
+    assert head.endswith(" bytes, offsets from the start of the native code")
+    end = 0
+    for line in lines:
+        offset, code = line[:44].split(":")
+        assert int(offset, 16) == end
+        end += len(bytes.fromhex(code))
+    assert end == int(head.split()[0])
+
+
+def test_disasm_native_without_capstone(pvm: Command) -> None:
+    (pvm.directory / "capstone.py").write_text("raise ImportError('not installed')")
+    message = pvm.fails(4, "disasm", "--native", "program.polkavm")
+    assert message == "--native needs the package capstone: pip install capstone"
+
+
+@pytest.mark.parametrize("command", ["disasm", "inspect"])
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("missing",), 3, "cannot read missing: No such file or directory"),
+        (("not.polkavm",), 3, "not.polkavm: invalid program blob: unknown instruction set version 7 at byte 0x4"),
+        (("source.pasm",), 3, "source.pasm: invalid program blob: it does not start with the magic bytes"),
+        ((), 2, "Missing argument 'PROGRAM'"),
+    ],
+)
+def test_no_program(pvm: Command, command: str, arguments: tuple[str, ...], status: int, message: str) -> None:
+    assert pvm.fails(status, command, *arguments).startswith(message)
+
+
+@pytest.mark.parametrize("option", ["--native", "--listing"])
+def test_plain_stands_alone(pvm: Command, option: str) -> None:
+    assert pvm.fails(2, "disasm", "program.polkavm", "--plain", option) == f"--plain and {option} cannot go together"
+
+
+def test_disasm_for_a_reader_who_leaves(pvm: Command) -> None:
+    (pvm.directory / "large.polkavm").write_bytes(assemble("trap\n" * 100_000, InstructionSet.LATEST64))
+    command = [sys.executable, "-m", "vm.cli", "disasm", "large.polkavm"]
+    with subprocess.Popen(command, cwd=pvm.directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"     0: 00                             trap\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+# --- inspect ----------------------------------------------------------------------------------------------------------
+
+
+def test_inspect(pvm: Command) -> None:
+    text = pvm.prints("inspect", "program.polkavm")
+    assert text.splitlines() == [
+        f"latest64 (64-bit registers), {len(assemble(SOURCE))} bytes",
+        "",
+        "sections",
+        "  1  memory config   5",
+        "  2  ro data         3",
+        "  4  imports        19",
+        "  5  exports         7",
+        "  6  code           19",
+        "",
+        "memory map, pages of 4096 bytes",
+        "  0x00010000..0x00011000     3  read-only data",
+        "  0x00030000..0x00032000  5000  read-write data",
+        "  0xfffdf000..0xfffe0000  4096  stack",
+        "  0x00031388..0xfffc0000        heap, as far as it can grow",
+        "",
+        "imports: 2",
+        "  0  print",
+        r"  1  \xff\x1b[2J",
+        "",
+        "exports: 1",
+        "  0  main",
+        "",
+        "code",
+        "  11  bytes",
+        "   6  instructions, 1 of them invalid",
+        "   4  basic blocks",
+        "   3  jump table entries of 1 bytes, 1 of them invalid",
+        "",
+        "debug information",
+        "  none",
+        "",
+        "instructions",
+        "  1  16.67%  add_64",
+        "  1  16.67%  branch_eq_imm",
+        "  1  16.67%  ecalli",
+        "  1  16.67%  fallthrough",
+        "  1  16.67%  jump_indirect",
+        "  1  16.67%  invalid",
+    ]
+
+
+def test_inspect_json(pvm: Command) -> None:
+    facts = json.loads(pvm.prints("inspect", "program.polkavm", "--json"))
+    memory = facts.pop("memory_map")
+    assert (memory["rw_address"], memory["rw_size"], memory["rw_accessible"]) == (0x30000, 5000, 8192)
+    assert facts == {
+        "file": "program.polkavm",
+        "isa": "latest64",
+        "word_bits": 64,
+        "size": len(assemble(SOURCE)),
+        "sections": [
+            {"id": 1, "name": "memory config", "size": 5},
+            {"id": 2, "name": "ro data", "size": 3},
+            {"id": 4, "name": "imports", "size": 19},
+            {"id": 5, "name": "exports", "size": 7},
+            {"id": 6, "name": "code", "size": 19},
+        ],
+        "memory_map_error": None,
+        "imports": ["print", "\\xff\x1b[2J"],
+        "exports": [{"pc": 0, "name": "main"}],
+        "code": {
+            "size": 11,
+            "instructions": 6,
+            "invalid": 1,
+            "basic_blocks": 4,
+            "jump_table_entries": 3,
+            "jump_table_entry_size": 1,
+            "jump_table_invalid": 1,
+        },
+        "histogram": {"add_64": 1, "branch_eq_imm": 1, "ecalli": 1, "fallthrough": 1, "jump_indirect": 1, "invalid": 1},
+        "debug_info": {"present": False, "functions": 0, "regions": 0, "error": None},
+    }
+
+
+def test_inspect_json_fails_in_json(pvm: Command) -> None:
+    status, output, errors = pvm("inspect", "not.polkavm", "--json")
+    assert (status, errors) == (3, "")
+    error = json.loads(output)["error"]
+    assert (error["kind"], error["offset"]) == ("parse", 4)
+
+
+def test_inspect_what_cannot_run(pvm: Command) -> None:
+    """Regions that do not fit, no instruction at all, malformed debug sections, and many exports: all are shown."""
+    program = ProgramBlob.build(
+        isa=InstructionSet.LATEST32,
+        code=b"\0",
+        bitmask=b"\0",
+        rw_data_size=0xFFFF_FFFF,
+        exports=[(n, b"\x1b%d" % n) for n in range(150)],
+        debug_strings=b"\0",
+        debug_line_programs=b"\2",
+        debug_line_program_ranges=struct.pack("<III", 0, 1, 0),
+    )
+    (pvm.directory / "odd.polkavm").write_bytes(program.to_bytes())
+    text = pvm.prints("inspect", "odd.polkavm")
+    assert "memory map\n  the memory regions do not fit the address space" in text
+    assert "  0  instructions, 0 of them invalid\n" in text
+    assert "exports: 150\n   0  \\x1b0\n" in text
+    assert "\n  99  \\x1b99\n      and 50 more\n" in text
+    assert "\n  invalid program blob: unknown version 2 at offset 0x0 in the debug line programs section\n" in text
+    assert all(line.isprintable() for line in text.splitlines())
+    facts = json.loads(pvm.prints("inspect", "odd.polkavm", "--json"))
+    assert facts["memory_map"] is None
+    assert len(facts["exports"]) == 150
+    assert facts["debug_info"]["error"].startswith("invalid program blob: unknown version 2")
+
+
+@pytest.mark.parametrize(
+    ("name", "instructions", "functions"), [("hello-world", 10, 0), ("quake", 84355, 686), ("doom", 163243, 0)]
+)
+def test_inspect_real_programs(pvm: Command, name: str, instructions: int, functions: int) -> None:
+    path = PROGRAMS / f"{name}.polkavm"
+    if not path.exists():
+        pytest.skip(f"{name}.polkavm is not at ../shared/programs")
+    facts = json.loads(pvm.prints("inspect", str(path), "--json"))
+    assert facts["code"]["instructions"] == sum(facts["histogram"].values()) == instructions
+    assert facts["size"] == path.stat().st_size
+    assert facts["debug_info"] == {
+        "present": functions > 0,
+        "functions": functions,
+        "regions": facts["debug_info"]["regions"],
+        "error": None,
+    }
