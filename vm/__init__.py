@@ -24,6 +24,7 @@ from vm._errors import (
     LinkError,
     MemoryAccessError,
     MemoryMapError,
+    OutOfGasError,
     ProgramParseError,
     SandboxDiedError,
     SandboxError,
@@ -31,12 +32,13 @@ from vm._errors import (
     VMError,
 )
 from vm._instance import Instance
-from vm._interrupts import Finished, HostCall, Interrupt, Trap
+from vm._interrupts import Finished, HostCall, Interrupt, OutOfGas, Step, Trap
 from vm._linker import Caller, Linker
 from vm._memory import Memory
 from vm._module import Module
 from vm._registers import Registers
 from vm._types import i32, i64, u32, u64
+from vm.gas import CostModel, MemoryLatency
 from vm.isa import InstructionSet
 from vm.memory_map import MemoryMap
 from vm.program import Export, ProgramBlob
@@ -46,6 +48,7 @@ __all__ = [
     "Caller",
     "CompileError",
     "Config",
+    "CostModel",
     "Engine",
     "Export",
     "Finished",
@@ -58,15 +61,19 @@ __all__ = [
     "Linker",
     "Memory",
     "MemoryAccessError",
+    "MemoryLatency",
     "MemoryMap",
     "MemoryMapError",
     "Module",
     "ModuleConfig",
+    "OutOfGas",
+    "OutOfGasError",
     "ProgramBlob",
     "ProgramParseError",
     "Registers",
     "SandboxDiedError",
     "SandboxError",
+    "Step",
     "Trap",
     "TrapError",
     "VMError",

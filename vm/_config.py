@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from vm.gas import CostModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """How an `Engine` runs its guests. Raises ValueError for a value out of range."""
 
-    #: How guest code is executed.
-    backend: Literal["recompiler"] = "recompiler"
-    #: What keeps it in: a locked-down process per guest.
+    #: How guest code is executed. The interpreter needs nothing of the machine, checks every access, and is some
+    #: ten times slower; its guests run in this process, on threads of their own, and `sandbox` means nothing to it.
+    backend: Literal["recompiler", "interpreter"] = "recompiler"
+    #: What keeps recompiled code in: a locked-down process per guest.
     sandbox: Literal["linux"] = "linux"
     #: Seconds that a resumed guest is polled before its waiter is suspended on the event loop, at most 1 ms. Short
     #: calls are answered within it; it adapts to each instance and is off while guests outnumber processors.
@@ -25,8 +28,8 @@ class Config:
     max_idle_workers: int = 64
 
     def __post_init__(self) -> None:
-        if self.backend != "recompiler":
-            raise ValueError(f"unknown backend {self.backend!r}: there is 'recompiler'")
+        if self.backend not in ("recompiler", "interpreter"):
+            raise ValueError(f"unknown backend {self.backend!r}: there are 'recompiler' and 'interpreter'")
         if self.sandbox != "linux":
             raise ValueError(f"unknown sandbox {self.sandbox!r}: there is 'linux'")
         if not 0 <= self.spin <= 1e-3:
@@ -37,9 +40,27 @@ class Config:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModuleConfig:
-    """How one program is compiled; checked when it is, because what fits depends on the program."""
+    """How one program is compiled. Raises ValueError for settings that exclude each other; whether the sizes fit
+    depends on the program."""
 
     #: Bytes of a guest memory page: a power of two from 4 KiB to 64 KiB (specification, section 1).
     page_size: int = 0x1000
     #: Bytes of auxiliary data, which the host writes and the guest only reads.
     aux_data_size: int = 0
+    #: Whether gas is charged: not at all; "sync", where a block that cannot be paid is not entered and the guest can
+    #: go on with more; or "async", where gas may end below zero and the guest has no place to go on.
+    gas_metering: Literal["sync", "async"] | None = None
+    #: What a block costs.
+    cost_model: CostModel = field(default_factory=CostModel.naive)
+    #: Charge 1 before each instruction instead of per block; with the naive model only.
+    per_instruction_metering: bool = False
+    #: Stop before each instruction (`Step`).
+    step_tracing: bool = False
+    #: In a revive_v1 program opcode 101 is sbrk, as tools of old emitted it; otherwise it is invalid.
+    legacy_sbrk: bool = False
+
+    def __post_init__(self) -> None:
+        if self.gas_metering not in (None, "sync", "async"):
+            raise ValueError(f"unknown gas_metering {self.gas_metering!r}: there are None, 'sync' and 'async'")
+        if self.per_instruction_metering and not self.cost_model.is_naive:
+            raise ValueError("per_instruction_metering goes with the naive cost model only")

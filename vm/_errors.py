@@ -11,6 +11,7 @@
         ├── CompileError           the blob is well formed, but no module can be made of it
         ├── LinkError              imports that nothing defines, all of them at once
         ├── TrapError              the guest trapped while it was being called
+        ├── OutOfGasError          the guest ran out of gas while it was being called
         ├── SandboxError           a sandbox could not be started
         │   └── SandboxDiedError   a sandbox's process is gone
         ├── InstanceStateError     the instance is closed, or running, or has nothing to run
@@ -107,6 +108,21 @@ class TrapError(VMError):
         message += "" if pc is None else f" at pc {pc}"
         message += f": {reason}" if reason else ""
         super().__init__(message)
+
+
+class OutOfGasError(VMError):
+    """The guest ran out of gas while it was being called.
+
+    `pc` is the code offset at which it would go on with more, None with async metering; `export` the function that was
+    called. `Instance.run` goes on after an assignment to `Instance.gas`.
+    """
+
+    def __init__(self, *, pc: int | None = None, export: str | None = None) -> None:
+        self.pc = pc
+        self.export = export
+        where = "" if export is None else f" in {export!r}"
+        where += "" if pc is None else f" at pc {pc}"
+        super().__init__(f"the guest ran out of gas{where}")
 
 
 class SandboxError(VMError):

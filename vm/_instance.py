@@ -9,8 +9,8 @@ import warnings
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from vm._errors import InstanceStateError, TrapError
-from vm._interrupts import Finished, HostCall, Interrupt, Trap
+from vm._errors import InstanceStateError, OutOfGasError, TrapError
+from vm._interrupts import Finished, HostCall, Interrupt, OutOfGas, Step, Trap
 from vm._linker import ARGUMENT_NUMBERS, BoundHostFunction, Caller
 from vm._memory import Memory
 from vm._registers import Registers
@@ -19,11 +19,14 @@ from vm._types import WORD, from_registers, registers_of, resolve, to_registers
 from vm.isa import REGISTERS, RETURN_TO_HOST
 
 if TYPE_CHECKING:
+    from vm._machine import Machine
     from vm._module import Module
-    from vm._worker import Worker
 
 _RA = REGISTERS.index("ra")
 _SP = REGISTERS.index("sp")
+
+#: Program counters of which an instance remembers how long the guest ran from there.
+_REMEMBERED = 256
 
 
 class Instance:
@@ -36,13 +39,14 @@ class Instance:
     An async context manager: leaving it closes the instance.
     """
 
-    def __init__(self, module: Module, worker: Worker) -> None:
-        self._worker: Worker | None = worker
+    def __init__(self, module: Module, machine: Machine) -> None:
+        self._machine: Machine | None = machine
         self._engine = module._engine
         self._functions: tuple[BoundHostFunction, ...] | None = None
         self._running = False
         self._calling = False
-        self._spin = self._engine._spin_ns
+        # nanoseconds that the guest ran when it last went on at a pc, for the few it goes on at
+        self._durations: dict[int, int] = {}
         self._caller = Caller(self)
         #: The compiled program.
         self.module = module
@@ -56,41 +60,59 @@ class Instance:
 
     # --- state ---
 
-    def _open_worker(self) -> Worker:
-        if self._worker is None:
+    def _open_machine(self) -> Machine:
+        if self._machine is None:
             raise InstanceStateError("the instance is closed")
-        return self._worker
+        return self._machine
 
-    def _stopped_worker(self) -> Worker:
-        worker = self._open_worker()
+    def _stopped_machine(self) -> Machine:
+        machine = self._open_machine()
         if self._running:
             raise InstanceStateError("the instance is running")
-        return worker
+        return machine
 
     @property
     def pid(self) -> int:
         """Process id of the sandbox, as this process sees it."""
-        return self._open_worker().pid
+        return self._open_machine().pid
 
     @property
     def program_counter(self) -> int | None:
         """Code offset of the instruction that the guest stopped at; None after it finished or before it ran."""
-        guest = self._stopped_worker().guest
+        guest = self._stopped_machine().guest
         return int(guest.pc) if guest.has_pc else None
 
     @property
     def next_program_counter(self) -> int | None:
         """Code offset at which `run` goes on; None if it cannot. Any instruction's offset may be assigned."""
-        guest = self._stopped_worker().guest
+        guest = self._stopped_machine().guest
         return int(guest.next_pc) if guest.has_next_pc else None
 
     @next_program_counter.setter
     def next_program_counter(self, pc: int) -> None:
         if not 0 <= pc < 1 << 32:
             raise ValueError(f"program counter {pc} is not from 0 to 2^32-1")
-        guest = self._stopped_worker().guest
+        guest = self._stopped_machine().guest
         guest.next_pc = pc
-        guest.has_next_pc = 1
+        guest.has_next_pc = guest.entering = 1
+
+    @property
+    def gas(self) -> int:
+        """Gas left, from 0 (below it only after running out with async metering) to 2^63-1; 0 at first.
+
+        Means nothing without metering (`ModuleConfig.gas_metering`).
+        """
+        return int(self._stopped_machine().guest.gas)
+
+    @gas.setter
+    def gas(self, gas: int) -> None:
+        if not 0 <= gas < 1 << 63:
+            raise ValueError(f"gas {gas} is not from 0 to 2^63-1")
+        self._stopped_machine().guest.gas = gas
+
+    def clear_registers(self) -> None:
+        """Sets all registers to 0."""
+        self._stopped_machine().guest.regs = [0] * len(REGISTERS)
 
     # --- running ---
 
@@ -100,13 +122,13 @@ class Instance:
         `export` is a name or a code offset. Each argument is a machine word (a negative one is allowed). Raises
         KeyError for an unknown export, TypeError for too many arguments, OverflowError for one that does not fit.
         """
-        worker = self._stopped_worker()
+        machine = self._stopped_machine()
         pc = self._export(export)
         bits = self.module.isa.word_bits
         if len(args) > len(ARGUMENT_NUMBERS):
             raise TypeError(f"{len(args)} arguments: there are {len(ARGUMENT_NUMBERS)} argument registers")
         words = [to_registers(WORD, bits, value, f"argument {i}")[0] for i, value in enumerate(args, 1)]
-        guest = worker.guest
+        guest = machine.guest
         registers = [0] * len(REGISTERS)
         registers[_RA] = RETURN_TO_HOST
         registers[_SP] = self.module.memory_map.stack_high
@@ -114,7 +136,7 @@ class Instance:
             registers[number] = word
         guest.regs = registers
         guest.next_pc = pc
-        guest.has_next_pc = 1
+        guest.has_next_pc = guest.entering = 1
 
     def _export(self, export: str | int) -> int:
         if isinstance(export, int):
@@ -128,8 +150,8 @@ class Instance:
     async def run(self) -> Interrupt:
         """Lets the guest go on until it stops again, and says why it did.
 
-        After `Finished` and `Trap` there is nothing to go on with until `prepare_call` or an assignment to
-        `next_program_counter`. Cancelling it kills the process.
+        After `Finished`, `Trap` and, with async metering, `OutOfGas` there is nothing to go on with until
+        `prepare_call` or an assignment to `next_program_counter`. Cancelling it ends the guest for good.
 
         Raises `InstanceStateError` if the instance is closed, running or has nothing to run, `SandboxDiedError`
         if the process dies or breaks the rules of its sandbox.
@@ -138,43 +160,51 @@ class Instance:
         started = time.monotonic_ns()
         if started - engine._yielded > engine.YIELD_NS:
             await engine._yield()
-        worker = self._stopped_worker()
-        spin = self._spin if engine._may_spin() else 0
-        if not worker.dead and not worker.guest.has_next_pc:
+        machine = self._stopped_machine()
+        if not machine.dead and not machine.guest.has_next_pc:
             raise InstanceStateError("there is nothing to run: call prepare_call or set next_program_counter")
+        # What took long the last time is not worth polling for; what just missed the limit is.
+        pc = machine.guest.next_pc
+        worthwhile = self._durations.get(pc, 0) < 2 * engine._spin_ns
+        spin = engine._spin_ns if worthwhile and engine._may_spin() else 0
         self._running = True
         engine._running += 1
         try:
-            event = lib.sandbox_worker_resume(worker.handle, spin, engine._worker_spin if spin else 0)
+            event = machine.resume(spin, engine._worker_spin())
             if event == lib.SANDBOX_BUSY:
-                event = await worker.wait()
-                engine._yielded = now = time.monotonic_ns()
-                # what took long is not worth waiting for; a short one that just missed is
-                self._spin = engine._spin_ns if now - started < 2 * engine._spin_ns else self._spin // 2
+                event = await machine.wait()
+                engine._yielded = time.monotonic_ns()
+                if len(self._durations) >= _REMEMBERED:
+                    self._durations.clear()
+                self._durations[pc] = engine._yielded - started
         except BaseException:
-            worker.kill()
+            machine.kill()
             raise
         finally:
             self._running = False
             engine._running -= 1
-        if self._worker is None:
+        if self._machine is None:
             raise InstanceStateError("the instance was closed while it ran")
-        return self._interrupt(worker, event)
+        return self._interrupt(machine, event)
 
-    def _interrupt(self, worker: Worker, event: int) -> Interrupt:
-        guest = worker.guest
+    def _interrupt(self, machine: Machine, event: int) -> Interrupt:
+        guest = machine.guest
         if event == lib.SANDBOX_HOST_CALL:
             return HostCall(int(guest.host_call))
         if event == lib.SANDBOX_FINISHED:
             return Finished()
         if event == lib.SANDBOX_TRAP:
             return Trap(int(guest.pc), int(guest.signal))
+        if event == lib.SANDBOX_STEP:
+            return Step(int(guest.pc))
+        if event == lib.SANDBOX_OUT_OF_GAS:
+            return OutOfGas(int(guest.pc) if guest.has_pc else None)
         if event == lib.SANDBOX_FORGED:
-            worker.kill()
-            error = worker.death()
-            error.args = (f"sandbox process {worker.pid} broke the rules of its shared page and was killed",)
+            machine.kill()
+            error = machine.death()
+            error.args = (f"sandbox process {machine.pid} broke the rules of its shared page and was killed",)
             raise error
-        raise worker.death()
+        raise machine.death()
 
     async def call(self, export: str | int, *args: int, returns: Any = int) -> int:
         """Calls an export and serves its host calls until it returns; gives what is in a0.
@@ -182,8 +212,8 @@ class Instance:
         `returns` says how to read the result: ``int`` (the default: the unsigned machine word), `u32`, `i32`,
         `u64` or `i64`. Arguments are as in `prepare_call`.
 
-        Raises `TrapError` if the guest traps, also on a host call that is no import; whatever a host function
-        raises, unchanged; and what `prepare_call` and `run` raise.
+        Raises `TrapError` if the guest traps, also on a host call that is no import; `OutOfGasError` if it cannot
+        pay; whatever a host function raises, unchanged; and what `prepare_call` and `run` raise.
         """
         kind = resolve(returns)
         if kind is None:
@@ -199,11 +229,13 @@ class Instance:
                     break
                 if isinstance(interrupt, HostCall):
                     await self._serve(interrupt.index, export)
-                else:
+                elif isinstance(interrupt, Trap):
                     raise TrapError(pc=interrupt.pc, export=str(export))
+                elif isinstance(interrupt, OutOfGas):
+                    raise OutOfGasError(pc=interrupt.pc, export=str(export))
         finally:
             self._calling = False
-        registers = self._stopped_worker().guest.regs
+        registers = self._stopped_machine().guest.regs
         bits = self.module.isa.word_bits
         words = tuple(registers[number] for number in ARGUMENT_NUMBERS[: registers_of(kind, bits)])
         return from_registers(kind, bits, words)
@@ -215,19 +247,19 @@ class Instance:
                 pc=self.program_counter, export=str(export), reason=f"host call {index}, which no host function serves"
             )
         function = functions[index]
-        result = function.start(self._caller, self._stopped_worker().guest.regs)
+        result = function.start(self._caller, self._stopped_machine().guest.regs)
         if result is not None and not isinstance(result, int) and inspect.isawaitable(result):
             result = await result
         # the function may have closed the instance
-        function.finish(result, self._stopped_worker().guest.regs)
+        function.finish(result, self._stopped_machine().guest.regs)
 
     # --- the end ---
 
     async def aclose(self) -> None:
         """Ends the guest; its process is reused or killed. May be called again, and while the guest runs."""
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            await self._engine._release(self.module, worker, reusable=not self._running)
+        machine, self._machine = self._machine, None
+        if machine is not None:
+            await self._engine._release(self.module, machine, reusable=not self._running)
 
     async def __aenter__(self) -> Instance:
         return self
@@ -238,13 +270,13 @@ class Instance:
         await self.aclose()
 
     def __del__(self) -> None:
-        worker = getattr(self, "_worker", None)
-        if worker is not None and not worker.dead:
+        machine = getattr(self, "_machine", None)
+        if machine is not None and not machine.dead:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-            worker.kill()
+            machine.kill()
 
     def __repr__(self) -> str:
-        if self._worker is None:
+        if self._machine is None:
             return "<Instance closed>"
-        state = "dead" if self._worker.dead else "running" if self._running else "stopped"
-        return f"<Instance in process {self._worker.pid}, {state}>"
+        state = "dead" if self._machine.dead else "running" if self._running else "stopped"
+        return f"<Instance in process {self._machine.pid}, {state}>"

@@ -30,4 +30,19 @@ class Trap:
     signal: int = 0
 
 
-Interrupt: TypeAlias = Finished | HostCall | Trap
+@dataclass(frozen=True, slots=True)
+class OutOfGas:
+    """The guest cannot pay for its next block. With sync metering it goes on at `pc` once there is more."""
+
+    #: Code offset of the block, or of the memset that was paid in part; None with async metering.
+    pc: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """With step tracing: the guest is about to execute the instruction at `pc`."""
+
+    pc: int
+
+
+Interrupt: TypeAlias = Finished | HostCall | Trap | OutOfGas | Step

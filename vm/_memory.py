@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vm._errors import MemoryAccessError
-from vm._sandbox import ffi, lib
+from vm._sandbox import ffi
 
 if TYPE_CHECKING:
     from vm._instance import Instance
@@ -35,7 +35,7 @@ class Memory:
     @property
     def heap_size(self) -> int:
         """Bytes that the guest has taken with sbrk."""
-        return int(self._instance._stopped_worker().guest.heap_size)
+        return int(self._instance._stopped_machine().guest.heap_size)
 
     def read(self, address: int, length: int) -> bytes:
         """A copy of `length` bytes from `address`.
@@ -61,11 +61,11 @@ class Memory:
     def _at(self, address: int, length: int, *, write: bool) -> CData:
         if length < 0:
             raise ValueError(f"length {length} is negative")
-        worker = self._instance._stopped_worker()
+        machine = self._instance._stopped_machine()
         if length == 0 and 0 <= address < 1 << 32:
             return ffi.NULL  # nothing is touched: fine anywhere, as with an empty slice
         if 0 <= address < 1 << 32 and 0 < length <= 1 << 32:
-            pointer = lib.sandbox_worker_memory(worker.handle, address, length, write)
+            pointer = machine.memory(address, length, write)
             if pointer != ffi.NULL:
                 return pointer
         raise MemoryAccessError(address, length, "not writable memory" if write else "not readable memory")

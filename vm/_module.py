@@ -20,14 +20,30 @@ if TYPE_CHECKING:
     from vm._worker import Worker
 
 
-def compile_image(blob: ProgramBlob, memory_map: MemoryMap) -> CData:
-    """Recompiles a program into a sealed image; takes milliseconds per megabyte, without the GIL.
+_METERING = {None: 0, "sync": 1, "async": 2}
+
+
+def compile_image(blob: ProgramBlob, config: ModuleConfig, memory_map: MemoryMap, *, interpreted: bool) -> CData:
+    """Recompiles a program into a sealed image, or decodes it for the interpreter; takes milliseconds per megabyte,
+    without the GIL.
 
     Raises `CompileError`. The result is freed with its last reference.
     """
     pointers = [ffi.from_buffer(b) for b in (blob.code, blob.bitmask, blob.jump_table, blob.ro_data, blob.rw_data)]
     source = ffi.new("struct sandbox_program *")
     source.isa = blob.isa
+    if config.legacy_sbrk and blob.isa is InstructionSet.REVIVE_V1:
+        source.isa = lib.SANDBOX_ISA_REVIVE_V1_SBRK
+    source.interpreted = interpreted
+    source.gas_metering = _METERING[config.gas_metering]
+    source.per_instruction = config.per_instruction_metering
+    source.step_tracing = config.step_tracing
+    model = config.cost_model
+    costs = ffi.new("uint32_t[]", model.native_costs())
+    assert len(costs) == lib.sandbox_cost_count()
+    source.costs = costs
+    source.cost_kind = lib.SANDBOX_COST_TABLE if model.memory_latency is None else lib.SANDBOX_COST_FULL
+    source.memory_latency = model.memory_latency or 0
     source.code, source.bitmask, source.jump_table, source.ro_data, source.rw_data = (
         ffi.cast("const uint8_t *", pointer) for pointer in pointers
     )
@@ -94,7 +110,7 @@ class Module:
 
     @property
     def native_size(self) -> int:
-        """Bytes of native code."""
+        """Bytes of native code; 0 for the interpreter."""
         return int(lib.sandbox_image_code_size(self._image))
 
     def native_code(self) -> bytes:
@@ -102,6 +118,16 @@ class Module:
         size = self.native_size
         buffer = ffi.new("uint8_t[]", size)
         return bytes(ffi.buffer(buffer, lib.sandbox_image_read_code(self._image, 0, buffer, size)))
+
+    def gas_cost(self, pc: int) -> int | None:
+        """Gas of the whole block that holds the instruction at code offset `pc`, by the module's cost model.
+
+        None if no block holds it; 1 for any instruction with per-instruction metering.
+        """
+        cost = int(lib.sandbox_image_gas_cost(self._image, pc)) if 0 <= pc < 1 << 32 else -1
+        if cost < 0:
+            return None
+        return 1 if self.config.per_instruction_metering else cost
 
     async def instantiate(self) -> Instance:
         """A new instance, in a process of its own, whose host calls come back from `Instance.run`.

@@ -39,12 +39,12 @@ class Registers(MutableMapping[str | int, int]):
         return key
 
     def __getitem__(self, key: str | int) -> int:
-        return int(self._instance._stopped_worker().guest.regs[self._number(key)])
+        return int(self._instance._stopped_machine().guest.regs[self._number(key)])
 
     def __setitem__(self, key: str | int, value: int) -> None:
         number = self._number(key)
         (word,) = to_registers(WORD, self._instance.module.isa.word_bits, value, f"register {REGISTERS[number]}")
-        self._instance._stopped_worker().guest.regs[number] = word
+        self._instance._stopped_machine().guest.regs[number] = word
 
     def __delitem__(self, key: str | int) -> None:
         raise TypeError("registers cannot be deleted")

@@ -78,12 +78,20 @@ class Worker:
         """Whether it ever had one."""
         return self._watch is not None
 
+    def resume(self, spin_ns: int, worker_spin: int) -> int:
+        """Lets the guest go on; SANDBOX_BUSY if it did not stop again within `spin_ns` nanoseconds."""
+        return lib.sandbox_worker_resume(self.handle, spin_ns, worker_spin)
+
+    def memory(self, address: int, length: int, write: bool) -> CData:
+        """Pointer to guest memory; NULL if not all of it is there."""
+        return lib.sandbox_worker_memory(self.handle, address, length, write)
+
     async def wait(self) -> int:
         """Waits until it is busy no longer; returns the ``enum sandbox_event``."""
         futex = int(ffi.cast("uintptr_t", lib.sandbox_worker_futex(self.handle)))
         while (event := lib.sandbox_worker_poll(self.handle)) == lib.SANDBOX_BUSY:
             await self._ring.futex_wait(futex, lib.sandbox_worker_futex_value(self.handle))
-        return int(event)
+        return event
 
     async def reset(self) -> None:
         """Makes memory and registers as they were at the start. Raises `SandboxError`."""

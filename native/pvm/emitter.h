@@ -7,18 +7,23 @@
 #define PVM_EMITTER_H
 
 #include "decode.h"
+#include "execution.h"
 #include "recompiler.h"
 #include "vmctx.h"
 #include "x86.h"
 
-/* Upper bound of the native code of one guest instruction (the longest is a signed division, 56 bytes). */
-#define PVM_MAX_NATIVE_LENGTH 96
+/* Upper bound of the native code of one guest instruction (the longest is a signed division, 56 bytes,
+ * behind a charge and the stop of step tracing, 13 and 12). */
+#define PVM_MAX_NATIVE_LENGTH 112
 
 /* Scratch registers. No guest register lives there and nothing in them outlives an instruction. */
 #define TMP0 X86_RCX /* also a shift count, and the count of rep */
-#define TMP1 X86_R15
+#define TMP1 X86_RSP /* free: nothing is pushed or called, and signals have a stack of their own */
 
-/* Where the guest registers live. rsp is the worker's own stack. memset wants a0 in rdi and a1 in rax. */
+/* Gas left: charging a block costs a subtraction and a branch that is never taken. */
+#define GAS X86_R15
+
+/* Where the guest registers live. memset wants a0 in rdi and a1 in rax. */
 static const uint8_t pvm_native_register[PVM_REGISTER_COUNT] = {
     [PVM_REG_RA] = X86_R10, [PVM_REG_SP] = X86_RBP, [PVM_REG_T0] = X86_R11, [PVM_REG_T1] = X86_R12,
     [PVM_REG_T2] = X86_R13, [PVM_REG_S0] = X86_RBX, [PVM_REG_S1] = X86_R14, [PVM_REG_A0] = X86_RDI,
@@ -32,6 +37,12 @@ struct pvm_fixup {
     uint32_t pc;
 };
 
+/* A gas stub to be: the 32-bit displacement that leads to it, and what the host will know of it. */
+struct pvm_stub_fixup {
+    uint32_t at; /* native offset of the displacement */
+    struct pvm_gas_stub stub;
+};
+
 struct pvm_emitter {
     struct x86 x86;
     uint8_t *start; /* first byte of the native code; distances in `target` count from here */
@@ -41,9 +52,13 @@ struct pvm_emitter {
     uint32_t indexed;              /* entries of result->index that are filled */
     enum x86_width w;              /* width of the guest's registers; X86_32 keeps the upper halves zero */
     bool bmi2;
-    uint32_t ecalli, sbrk; /* native offsets of the trampolines */
+    bool metered;
+    const struct pvm_execution *execution;
+    uint32_t ecalli, sbrk, step; /* native offsets of the trampolines */
     struct pvm_fixup *fixups; /* there is always room for one more */
     size_t fixup_count, fixup_capacity;
+    struct pvm_stub_fixup *stubs; /* there is always room for two more */
+    size_t stub_count, stub_capacity;
 };
 
 /* Emits the native code of one instruction. */
@@ -51,6 +66,12 @@ void pvm_emit_instruction(struct pvm_emitter *e, const struct pvm_decoded *i);
 
 /* Emits the trampolines; recompiler.h says what they do. */
 void pvm_emit_trampolines(struct pvm_emitter *e);
+
+/* Emits a jump to a trampoline, with the address behind it in TMP0. */
+void pvm_emit_leave(struct pvm_emitter *e, uint32_t trampoline);
+
+/* Emits a conditional jump to a new gas stub. */
+void pvm_emit_gas_stub_if(struct pvm_emitter *e, enum x86_cc cc, struct pvm_gas_stub stub);
 
 /* Emits a jump to the guest instruction at `pc`, which there must be: jmp rel8/rel32, or jcc. */
 void pvm_emit_jump(struct pvm_emitter *e, uint32_t pc);

@@ -6,9 +6,9 @@
  * costs the same to simulate whether it takes one cycle or a hundred. The reorder buffer's entries are the bits
  * of 32-bit sets, so that "the oldest that may start" is a rotation and a count of zeros.
  */
+#include "decode.h"
 #include "gas.h"
 
-#include "decode.h"
 
 /* --- what instructions need -------------------------------------------------------------------------------- */
 

@@ -36,6 +36,8 @@ def main() -> None:
     lines += [f"#define PVM_RETURN_TO_HOST {isa.RETURN_TO_HOST:#x}u"]
     lines += ["", "enum pvm_isa {"]
     lines += [f"    PVM_ISA_{s.name} = {s.value}," for s in isa.InstructionSet]
+    lines += ["    /* revive_v1 with opcode 101 as sbrk, as tools of old emitted it (specification, section 6) */"]
+    lines += ["    PVM_ISA_REVIVE_V1_SBRK,"]
     lines += ["    PVM_ISA_COUNT", "};", "", "enum pvm_register {"]
     lines += [f"    PVM_REG_{name.upper()}," for name in isa.REGISTERS]
     lines += ["};", "", "enum pvm_format {"]
@@ -45,9 +47,12 @@ def main() -> None:
     lines += ["    PVM_OP_COUNT", "};", ""]
     lines += ["/* indexed by enum pvm_isa, then by the opcode byte */"]
     lines += ["static const uint8_t pvm_op_of_byte[PVM_ISA_COUNT][256] = {"]
-    for instruction_set in isa.InstructionSet:
-        lines += [f"    [PVM_ISA_{instruction_set.name}] = {{"]
-        table = isa.OPCODE_BY_NUMBER[instruction_set]
+    tables = {s.name: isa.OPCODE_BY_NUMBER[s] for s in isa.InstructionSet}
+    sbrk = isa.OPCODE_BY_NAME["sbrk"]
+    legacy = {sbrk.numbers[isa.InstructionSet.LATEST64]: sbrk}
+    tables["REVIVE_V1_SBRK"] = tables["REVIVE_V1"] | legacy
+    for name, table in tables.items():
+        lines += [f"    [PVM_ISA_{name}] = {{"]
         lines += [f"        [{byte}] = PVM_OP_{table[byte].name}," for byte in sorted(table)]
         lines += ["    },"]
     lines += ["};", "", "/* indexed by enum pvm_op */"]

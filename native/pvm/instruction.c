@@ -417,20 +417,6 @@ static void jump_to_code_address(struct pvm_emitter *e)
     x86_rm(&e->x86, 0xff, X86_32, JMP, (struct x86_mem){.base = TMP1, .index = TMP0, .scale = 3});
 }
 
-static void call(struct pvm_emitter *e, uint32_t trampoline)
-{
-    x86_put(&e->x86, 0xe8, 1);
-    x86_put(&e->x86, trampoline - (pvm_native_offset(e) + 4), 4);
-}
-
-static void ecalli(struct pvm_emitter *e, uint32_t number)
-{
-    /* Not x86_mov_imm: the length of an ecalli stays constant. */
-    x86_put(&e->x86, 0xb8 | TMP0, 1);
-    x86_put(&e->x86, number, 4);
-    call(e, e->ecalli);
-}
-
 /* --- memory ------------------------------------------------------------------------------------------------ */
 
 #define STORE_8 (0x88u | X86_REG8)
@@ -456,19 +442,30 @@ static void load_i32(struct pvm_emitter *e, unsigned reg, unsigned base, int32_t
     pvm_emit_access(e, e->w == X86_64 ? LOAD_I32 : LOAD, e->w, reg, base, disp);
 }
 
-/* The 32-bit rep stosb clears the upper half of a0, so TMP1 keeps a0 and TMP0 counts down. A fault leaves
- * the guest's a2 as it was: pvm_fixup_memset makes a0 and a2 what the specification says from TMP0 and TMP1.
- * rep stosb is the only instruction here that can fault, and it follows the writes of both. */
+/* The 32-bit rep stosb clears the upper half of a0, so TMP1 keeps a0; TMP0 counts down. A fault leaves the
+ * guest's a2 as it was: pvm_fixup_memset makes a0 and a2 what the specification says. rep stosb is the only
+ * instruction here that can fault, and it follows the writes of both. With gas, as many bytes as it pays for
+ * are paid ahead; if that was not all, the rest waits for more gas. */
 static void memset_bytes(struct pvm_emitter *e)
 {
     struct x86 *x = &e->x86;
-    unsigned a0 = X86_RDI, a2 = X86_RSI;
+    const unsigned a0 = X86_RDI, a2 = X86_RSI;
+    const uint32_t start = pvm_native_offset(e);
     x86_mov(x, X86_64, TMP1, a0);
     x86_mov(x, X86_32, TMP0, a2);
+    if (e->metered) {
+        x86_alu(x, X86_64, X86_CMP, TMP0, GAS);
+        x86_cmov(x, X86_64, X86_G, TMP0, GAS);
+        x86_alu(x, X86_64, X86_SUB, GAS, TMP0);
+    }
     x86_put(x, 0xaaf367, 3); /* addr32 rep stosb */
-    x86_mov(x, X86_32, a0, a2);
+    x86_alu(x, X86_32, X86_SUB, a0, TMP1); /* the bytes stored */
+    x86_alu(x, X86_32, X86_SUB, a2, a0);
     x86_alu(x, e->w, X86_ADD, a0, TMP1);
-    x86_mov_imm(x, a2, 0);
+    if (e->metered) {
+        x86_test(x, X86_32, a2, a2);
+        pvm_emit_gas_stub_if(e, X86_NE, (struct pvm_gas_stub){.native = start, .cost = 0});
+    }
 }
 
 /* --- dispatch ---------------------------------------------------------------------------------------------- */
@@ -524,8 +521,8 @@ void pvm_emit_instruction(struct pvm_emitter *e, const struct pvm_decoded *i)
     case PVM_OP_branch_greater_or_equal_signed: branch(e, X86_GE, i); break;
 
     /* the host's part */
-    case PVM_OP_ecalli: ecalli(e, (uint32_t)imm); break;
-    case PVM_OP_sbrk: call(e, e->sbrk); break;
+    case PVM_OP_ecalli: pvm_emit_leave(e, e->ecalli); break;
+    case PVM_OP_sbrk: pvm_emit_leave(e, e->sbrk); break;
     case PVM_OP_memset: memset_bytes(e); break;
 
     /* constants and moves */

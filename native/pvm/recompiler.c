@@ -14,6 +14,9 @@
 /* Guest code bytes per entry of pvm_recompiled.index. */
 #define INDEX_STRIDE 64
 
+/* A gas stub is a ud2. */
+#define GAS_STUB_LENGTH 2u
+
 /* The trampolines are well below this. */
 #define PVM_MAX_TRAMPOLINES_LENGTH 1024
 
@@ -47,7 +50,7 @@ const struct pvm_instruction *pvm_find_native(const struct pvm_recompiled *recom
 {
     const struct pvm_instruction *instructions = recompiled->instructions;
     size_t first = 0, end = recompiled->instruction_count; /* the first one behind `native` is in [first, end] */
-    if (native >= recompiled->code_size)
+    if (native >= recompiled->gas_stubs_at)
         return NULL;
     while (first < end) {
         size_t middle = first + (end - first) / 2;
@@ -57,6 +60,14 @@ const struct pvm_instruction *pvm_find_native(const struct pvm_recompiled *recom
             end = middle;
     }
     return first == 0 ? NULL : &instructions[first - 1];
+}
+
+const struct pvm_gas_stub *pvm_find_gas_stub(const struct pvm_recompiled *recompiled, uint64_t native)
+{
+    if (native < recompiled->gas_stubs_at || (native - recompiled->gas_stubs_at) % GAS_STUB_LENGTH != 0)
+        return NULL;
+    uint64_t stub = (native - recompiled->gas_stubs_at) / GAS_STUB_LENGTH;
+    return stub < recompiled->gas_stub_count ? &recompiled->gas_stubs[stub] : NULL;
 }
 
 void pvm_fill_jump_table(const struct pvm_program *program, const struct pvm_recompiled *recompiled,
@@ -81,6 +92,7 @@ void pvm_fill_jump_table(const struct pvm_program *program, const struct pvm_rec
 void pvm_recompiled_free(struct pvm_recompiled *result)
 {
     free(result->instructions);
+    free(result->gas_stubs);
     free(result->index);
     *result = (struct pvm_recompiled){0};
 }
@@ -136,6 +148,45 @@ static void resolve_fixups(struct pvm_emitter *e)
     }
 }
 
+/* --- gas --------------------------------------------------------------------------------------------------- */
+
+void pvm_emit_gas_stub_if(struct pvm_emitter *e, enum x86_cc cc, struct pvm_gas_stub stub)
+{
+    x86_put(&e->x86, 0x0fu | (0x80u | cc) << 8, 2);
+    e->stubs[e->stub_count++] = (struct pvm_stub_fixup){.at = pvm_native_offset(e), .stub = stub};
+    x86_put(&e->x86, 0, 4);
+}
+
+/* Takes `cost`, or leads to a stub if there is less than that: sub and jl, one micro-operation. */
+static void emit_charge(struct pvm_emitter *e, uint32_t cost)
+{
+    const uint32_t start = pvm_native_offset(e);
+    x86_alu_imm(&e->x86, X86_64, X86_SUB, GAS, (int32_t)cost);
+    pvm_emit_gas_stub_if(e, X86_L, (struct pvm_gas_stub){.native = start, .cost = cost});
+}
+
+/* Emits the stubs, out of the way of the code, and makes the table of them. */
+static int emit_gas_stubs(struct pvm_emitter *e, const uint8_t *end)
+{
+    struct pvm_recompiled *result = e->result;
+    result->gas_stubs_at = pvm_native_offset(e);
+    if (e->stub_count == 0)
+        return 0;
+    if ((size_t)(end - e->x86.at) < e->stub_count * GAS_STUB_LENGTH + X86_SLACK)
+        return -EFBIG;
+    result->gas_stubs = malloc(e->stub_count * sizeof *result->gas_stubs);
+    if (!result->gas_stubs)
+        return -ENOMEM;
+    for (size_t n = 0; n < e->stub_count; n++) {
+        const uint32_t displacement = pvm_native_offset(e) - (e->stubs[n].at + 4);
+        memcpy(e->start + e->stubs[n].at, &displacement, sizeof displacement);
+        result->gas_stubs[n] = e->stubs[n].stub;
+        x86_ud2(&e->x86);
+    }
+    result->gas_stub_count = e->stub_count;
+    return 0;
+}
+
 /* --- the walk ---------------------------------------------------------------------------------------------- */
 
 static size_t count_instructions(const struct pvm_program *program)
@@ -163,20 +214,38 @@ static int grow_fixups(struct pvm_emitter *e)
     return 0;
 }
 
-/* Enters the instruction at `pc`, about to be emitted, into the tables. */
-static void begin_instruction(struct pvm_emitter *e, uint32_t pc)
+static int grow_stubs(struct pvm_emitter *e)
+{
+    size_t capacity = e->stub_capacity ? 2 * e->stub_capacity : 1024;
+    struct pvm_stub_fixup *stubs = realloc(e->stubs, capacity * sizeof *stubs);
+    if (!stubs)
+        return -ENOMEM;
+    e->stubs = stubs;
+    e->stub_capacity = capacity;
+    return 0;
+}
+
+/* Enters the instruction at `pc`, about to be emitted, into the tables, and emits what comes before it: the
+ * stop of step tracing, then the charge for its block if it is the first. */
+static void begin_instruction(struct pvm_emitter *e, uint32_t pc, bool starts_block)
 {
     struct pvm_recompiled *result = e->result;
     while (e->indexed <= pc / INDEX_STRIDE)
         result->index[e->indexed++] = (uint32_t)result->instruction_count;
     result->instructions[result->instruction_count++] =
         (struct pvm_instruction){.pc = pc, .native = pvm_native_offset(e)};
+    if (e->execution->step_tracing)
+        pvm_emit_leave(e, e->step);
+    if (e->metered && e->execution->per_instruction)
+        emit_charge(e, 1);
+    else if (e->metered && starts_block)
+        emit_charge(e, pvm_block_cost(e->program, &e->execution->cost, pc));
 }
 
 /* An invalid instruction that the bitmask does not show. */
-static void emit_implicit(struct pvm_emitter *e, uint32_t pc)
+static void emit_implicit(struct pvm_emitter *e, uint32_t pc, bool starts_block)
 {
-    begin_instruction(e, pc);
+    begin_instruction(e, pc, starts_block);
     pvm_emit_instruction(e, &(struct pvm_decoded){.pc = pc, .next = pc + 1, .op = PVM_OP_invalid});
 }
 
@@ -192,8 +261,11 @@ static int emit_code(struct pvm_emitter *e, size_t capacity)
 
     const uint8_t *limit = e->start + capacity - 2 * PVM_MAX_NATIVE_LENGTH; /* room for two, one may be implicit */
     uint32_t pc = 0;
+    bool starts_block = true;
+    if (grow_stubs(e) < 0)
+        return -ENOMEM;
     if (!pvm_has_instruction(program, 0)) {
-        emit_implicit(e, 0);
+        emit_implicit(e, 0, true);
         pc = pvm_seek_instruction(program, 0);
     }
     while (pc < program->code_size) {
@@ -201,26 +273,32 @@ static int emit_code(struct pvm_emitter *e, size_t capacity)
             return -EFBIG;
         if (e->fixup_count == e->fixup_capacity && grow_fixups(e) < 0)
             return -ENOMEM;
+        /* one of the instruction's block, one of its own, one of an implicit instruction behind it */
+        if (e->stub_capacity - e->stub_count < 3 && grow_stubs(e) < 0)
+            return -ENOMEM;
 
         struct pvm_decoded i = pvm_decode(program, pc);
         const uint8_t *before = e->x86.at;
-        begin_instruction(e, pc);
+        begin_instruction(e, pc, starts_block);
         pvm_emit_instruction(e, &i);
+        starts_block = pvm_op_ends_block[i.op];
         assert(e->x86.at - before <= PVM_MAX_NATIVE_LENGTH - X86_SLACK);
         (void)before;
 
         pc = i.next;
         if (!pvm_has_instruction(program, pc)) {
             if (pvm_falls_through((enum pvm_op)i.op))
-                emit_implicit(e, pc);
+                emit_implicit(e, pc, starts_block);
+            starts_block = true;
             pc = pvm_seek_instruction(program, pc);
         }
     }
     while (e->indexed < e->result->index_count)
         e->result->index[e->indexed++] = (uint32_t)e->result->instruction_count;
     resolve_fixups(e);
+    int status = emit_gas_stubs(e, e->start + capacity);
     e->result->code_size = pvm_native_offset(e);
-    return 0;
+    return status;
 }
 
 /* --- entry ------------------------------------------------------------------------------------------------- */
@@ -246,8 +324,8 @@ static bool in_reach(int64_t place, size_t capacity)
     return place <= INT32_MAX - 4096 && place >= INT32_MIN + (int64_t)capacity;
 }
 
-int pvm_recompile(const struct pvm_program *program, const struct pvm_target *target, uint8_t *out, size_t capacity,
-                  struct pvm_recompiled *result)
+int pvm_recompile(const struct pvm_program *program, const struct pvm_execution *execution,
+                  const struct pvm_target *target, uint8_t *out, size_t capacity, struct pvm_recompiled *result)
 {
     *result = (struct pvm_recompiled){0};
     if (program->isa >= PVM_ISA_COUNT || program->code_size == 0)
@@ -274,9 +352,12 @@ int pvm_recompile(const struct pvm_program *program, const struct pvm_target *ta
         .result = result,
         .w = program->isa == PVM_ISA_LATEST32 ? X86_32 : X86_64,
         .bmi2 = target->cpu_features & PVM_CPU_BMI2,
+        .execution = execution,
+        .metered = execution->gas_metering != PVM_GAS_NONE,
     };
     int status = result->instructions && result->index ? emit_code(&e, capacity) : -ENOMEM;
     free(e.fixups);
+    free(e.stubs);
     if (status < 0) {
         pvm_recompiled_free(result);
         return status;
@@ -288,10 +369,11 @@ int pvm_recompile(const struct pvm_program *program, const struct pvm_target *ta
     return 0;
 }
 
-void pvm_fixup_memset(uint32_t isa, uint64_t *regs, const uint64_t *tmp)
+uint32_t pvm_fixup_memset(uint32_t isa, uint64_t *regs, const uint64_t *tmp)
 {
-    uint32_t left = (uint32_t)tmp[0];
-    uint64_t start = tmp[1], stored = (uint32_t)regs[PVM_REG_A2] - left;
+    uint64_t start = tmp[1];
+    uint32_t stored = (uint32_t)regs[PVM_REG_A0] - (uint32_t)start;
     regs[PVM_REG_A0] = isa == PVM_ISA_LATEST32 ? (uint32_t)(start + stored) : start + stored;
-    regs[PVM_REG_A2] = left;
+    regs[PVM_REG_A2] = (uint32_t)regs[PVM_REG_A2] - stored;
+    return (uint32_t)tmp[0];
 }

@@ -60,6 +60,12 @@ struct pvm_instruction {
     uint32_t native; /* byte offset in the native code */
 };
 
+/* Where a guest that ran out of gas stopped: its gas stub is reached with the cost already taken. */
+struct pvm_gas_stub {
+    uint32_t native; /* native offset at which it goes on once there is more */
+    uint32_t cost;   /* to be given back; 0 for a memset in the middle */
+};
+
 struct pvm_recompiled {
     size_t code_size;       /* bytes of native code written */
     uint32_t enter;         /* trampoline: loads regs from vmctx and jumps to its next_native_pc */
@@ -67,19 +73,24 @@ struct pvm_recompiled {
     uint32_t halt;          /* trampoline: the guest returned to its host; saves regs, exits with VMCTX_IDLE */
     struct pvm_instruction *instructions; /* owned; freed by pvm_recompiled_free */
     size_t instruction_count;
+    uint32_t gas_stubs_at; /* native offset of the gas stubs, behind all instructions; stub n is at + 2 n */
+    struct pvm_gas_stub *gas_stubs; /* owned */
+    size_t gas_stub_count;
     uint32_t *index; /* owned; [n] is the first instruction at or behind pc n * 64, for pvm_find_pc */
     size_t index_count;
 };
 
-/* Recompiles `program` into `out`. Returns 0, or
+struct pvm_execution; /* execution.h */
+
+/* Recompiles `program` into `out`, to be executed as `execution` says. Returns 0, or
  *   -ENOMEM  no memory for the tables
  *   -EFBIG   the native code does not fit `capacity`
  *   -ERANGE  `target` is out of reach
  *   -ENOTSUP the CPU lacks one of PVM_CPU_REQUIRED
  *   -EINVAL  the instruction set is not known, or the code is empty
  * After an error `result` owns nothing, and what `out` holds is of no use. */
-int pvm_recompile(const struct pvm_program *program, const struct pvm_target *target, uint8_t *out, size_t capacity,
-                  struct pvm_recompiled *result);
+int pvm_recompile(const struct pvm_program *program, const struct pvm_execution *execution,
+                  const struct pvm_target *target, uint8_t *out, size_t capacity, struct pvm_recompiled *result);
 
 void pvm_recompiled_free(struct pvm_recompiled *result);
 
@@ -88,14 +99,18 @@ void pvm_recompiled_free(struct pvm_recompiled *result);
 void pvm_fill_jump_table(const struct pvm_program *program, const struct pvm_recompiled *recompiled,
                          uint64_t code_base, uint64_t *slots);
 
-/* The guest instruction that holds native offset `native`; NULL where there is none (trampolines). */
+/* The guest instruction that holds native offset `native`; NULL where there is none (trampolines, gas stubs). */
 const struct pvm_instruction *pvm_find_native(const struct pvm_recompiled *recompiled, uint64_t native);
 
 /* Makes registers saved by a fault in a memset those that the guest sees: the bytes before the fault are
- * stored and counted, so a0 has advanced and a2 has shrunk. `tmp` is that of vmctx, written by the signal
- * handler. For a fault whose instruction is a memset, and for nothing else: not for a guest that was parked
- * there, whose native code goes on in its middle. */
-void pvm_fixup_memset(uint32_t isa, uint64_t *regs, const uint64_t *tmp);
+ * stored and counted, so a0 has advanced and a2 has shrunk. `tmp` is that of vmctx, written by the trap
+ * trampoline. Returns the gas to give back for the bytes that were paid and not stored. For a fault whose
+ * instruction is a memset, and for nothing else: not for a guest that was parked there, whose native code
+ * goes on in its middle. */
+uint32_t pvm_fixup_memset(uint32_t isa, uint64_t *regs, const uint64_t *tmp);
+
+/* The gas stub at native offset `native`; NULL where there is none. */
+const struct pvm_gas_stub *pvm_find_gas_stub(const struct pvm_recompiled *recompiled, uint64_t native);
 
 /* The guest instruction that starts at `pc`; NULL where none does. */
 const struct pvm_instruction *pvm_find_pc(const struct pvm_recompiled *recompiled, uint32_t pc);

@@ -5,7 +5,7 @@
  * enter          all registers from vmctx, then to its next_native_pc
  * halt           the guest jumped to PVM_RETURN_TO_HOST
  * trap           the worker's signal handler sends a faulting guest here, its registers untouched
- * ecalli, sbrk   called by the instruction of that name; the return address is where the host resumes it
+ * ecalli, sbrk, step   jumped to with the address at which the host resumes the guest in TMP0
  */
 #include "emitter.h"
 
@@ -14,18 +14,21 @@
 #define LOAD 0x8bu
 #define STORE 0x89u
 #define GROUP_FF 0xffu /* /4: jmp */
-#define POP 0x8fu      /* /0 */
 
 static void load_registers(struct pvm_emitter *e)
 {
     for (size_t n = 0; n < PVM_REGISTER_COUNT; n++)
         pvm_emit_vmctx(e, LOAD, X86_64, pvm_native_register[n], offsetof(struct vmctx, regs) + 8 * n);
+    if (e->metered)
+        pvm_emit_vmctx(e, LOAD, X86_64, GAS, offsetof(struct vmctx, gas));
 }
 
 static void save_registers(struct pvm_emitter *e)
 {
     for (size_t n = 0; n < PVM_REGISTER_COUNT; n++)
         pvm_emit_vmctx(e, STORE, X86_64, pvm_native_register[n], offsetof(struct vmctx, regs) + 8 * n);
+    if (e->metered)
+        pvm_emit_vmctx(e, STORE, X86_64, GAS, offsetof(struct vmctx, gas));
 }
 
 /* Saves the registers and ends the guest's turn with the new state. */
@@ -35,6 +38,25 @@ static void leave(struct pvm_emitter *e, enum vmctx_state state)
     x86_mov_imm(&e->x86, X86_RDI, (int64_t)state);
     x86_put(&e->x86, 0xe9, 1);
     x86_put(&e->x86, (uint32_t)(e->target->exit - (pvm_native_offset(e) + INT64_C(4))), 4);
+}
+
+/* A trampoline for pvm_emit_leave; returns its native offset. */
+static uint32_t stop(struct pvm_emitter *e, enum vmctx_state state)
+{
+    uint32_t start = pvm_native_offset(e);
+    pvm_emit_vmctx(e, STORE, X86_64, TMP0, offsetof(struct vmctx, native_pc));
+    leave(e, state);
+    return start;
+}
+
+void pvm_emit_leave(struct pvm_emitter *e, uint32_t trampoline)
+{
+    enum { JMP_LENGTH = 5 };
+    struct x86 *x = &e->x86;
+    x86_put(x, 0x0d8d48, 3); /* lea rcx, [rip + 5] */
+    x86_put(x, JMP_LENGTH, 4);
+    x86_put(x, 0xe9, 1);
+    x86_put(x, trampoline - (pvm_native_offset(e) + 4), 4);
 }
 
 void pvm_emit_trampolines(struct pvm_emitter *e)
@@ -51,12 +73,7 @@ void pvm_emit_trampolines(struct pvm_emitter *e)
     pvm_emit_vmctx(e, STORE, X86_64, TMP1, offsetof(struct vmctx, tmp) + 8);
     leave(e, VMCTX_GUEST_TRAP);
 
-    e->ecalli = pvm_native_offset(e);
-    pvm_emit_vmctx(e, POP, X86_32, 0, offsetof(struct vmctx, native_pc));
-    pvm_emit_vmctx(e, STORE, X86_32, TMP0, offsetof(struct vmctx, arg));
-    leave(e, VMCTX_GUEST_ECALLI);
-
-    e->sbrk = pvm_native_offset(e);
-    pvm_emit_vmctx(e, POP, X86_32, 0, offsetof(struct vmctx, native_pc));
-    leave(e, VMCTX_GUEST_SBRK);
+    e->ecalli = stop(e, VMCTX_GUEST_ECALLI);
+    e->sbrk = stop(e, VMCTX_GUEST_SBRK);
+    e->step = stop(e, VMCTX_GUEST_STEP);
 }

@@ -20,13 +20,13 @@
 enum vmctx_state {
     VMCTX_IDLE = 0,           /* worker waits; the last call returned, or nothing ran yet */
     VMCTX_BUSY = 1,           /* guest code runs, or is about to */
-    VMCTX_GUEST_ECALLI = 2,   /* ecalli: `arg` is the host call's number, `native_pc` its return address */
+    VMCTX_GUEST_ECALLI = 2,   /* ecalli: `native_pc` is where it goes on; the host knows the call's number */
     VMCTX_GUEST_TRAP = 3,     /* a signal in guest code: `signal`, `native_pc` of the faulting instruction */
     VMCTX_GUEST_SIGNAL = 4,   /* parked by a signal from the host (kept for interruption) */
-    VMCTX_GUEST_STEP = 5,     /* kept for step tracing */
-    VMCTX_GUEST_NOT_ENOUGH_GAS = 6, /* kept for gas metering */
+    VMCTX_GUEST_STEP = 5,     /* step tracing: `native_pc` is where the traced instruction goes on */
+    VMCTX_GUEST_NOT_ENOUGH_GAS = 6, /* as the host reports it; a worker says VMCTX_GUEST_TRAP at a gas stub */
     VMCTX_GUEST_PAGEFAULT = 7,      /* kept for dynamic paging */
-    VMCTX_GUEST_SBRK = 8,     /* sbrk: `native_pc` is its return address; the host does the work */
+    VMCTX_GUEST_SBRK = 8,     /* sbrk: `native_pc` is where it goes on; the host does the work */
     VMCTX_STARTING = 9,       /* the worker is being set up */
     VMCTX_FAILED = 10,        /* set-up failed: `failed_step` and `failed_errno` say where; the worker exits */
     VMCTX_DEAD = 11,          /* written by the host when it saw the worker's death, to wake its own waiter */
@@ -39,10 +39,11 @@ struct vmctx {
 
     /* --- guest state: written by the host before BUSY, by the worker before it leaves BUSY --- */
     uint64_t regs[PVM_REGISTER_COUNT];
+    int64_t gas;              /* what is left; lives in rsp while the guest runs */
     uint64_t tmp[2];          /* the recompiler's two scratch registers at a trap: rcx, r15 */
     uint64_t next_native_pc;  /* host -> worker: address at which the enter trampoline continues */
     uint64_t native_pc;       /* worker -> host: address where the guest stopped */
-    uint32_t arg;             /* worker -> host: number of the host call */
+    uint32_t pad1;
     uint32_t signal;          /* worker -> host: signal number of a trap */
 
     /* --- host -> worker --- */

@@ -28,8 +28,9 @@ static uint8_t *image_duplicate(const uint8_t *data, uint32_t size)
     return copy;
 }
 
-static void image_fill_tables(const struct pvm_program *program, const struct sandbox_image *image, uint8_t *file)
+static void image_fill_tables(const struct sandbox_image *image, uint8_t *file)
 {
+    const struct pvm_program *program = &image->program;
     uint64_t *table = (uint64_t *)(void *)file;
     const uint64_t slots = UINT64_C(2) * ((uint64_t)program->jump_table_count + 1);
     pvm_fill_jump_table(program, &image->recompiled, LAYOUT_CODE_BASE, table);
@@ -42,28 +43,33 @@ static void image_fill_tables(const struct pvm_program *program, const struct sa
         page[slot] = PVM_INVALID_CODE_ADDRESS;
 }
 
+/* What the interpreter needs instead: decoded instructions, and the read-only data in memory of its own. */
+static int image_interpret(struct sandbox_image *image, const struct sandbox_program *source)
+{
+    if (image->map.ro_size > 0) {
+        uint8_t *ro = mmap(NULL, image->map.ro_size, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (ro == MAP_FAILED)
+            return -errno;
+        image->ro = ro;
+        if (source->ro_data_size > 0)
+            memcpy(ro, source->ro_data, source->ro_data_size);
+        if (mprotect(ro, image->map.ro_size, PROT_READ) != 0)
+            return -errno;
+    }
+    return pvm_interpreter_create(&image->program, &image->execution, &image->interpreter);
+}
+
 /* Recompiles straight into the file, through a mapping that is gone before the seals go on. */
 static int image_build(struct sandbox_image *image, const struct sandbox_program *source)
 {
-    const struct pvm_program program = {
-        .isa = source->isa,
-        .code = image->code,
-        .code_size = source->code_size,
-        .bitmask = image->bitmask,
-        .jump_table = source->jump_table,
-        .jump_table_count = source->jump_table_entry_size > 0 ? source->jump_table_count : 0,
-        .jump_table_entry_size = source->jump_table_entry_size,
-    };
     const struct pvm_target target = {
         .vmctx = (int64_t)LAYOUT_VMCTX_BASE - (int64_t)LAYOUT_CODE_BASE,
         .jump_table = (int64_t)LAYOUT_JUMP_TABLE_BASE - (int64_t)LAYOUT_CODE_BASE,
         .exit = (int64_t)LAYOUT_EXIT - (int64_t)LAYOUT_CODE_BASE,
         .cpu_features = pvm_cpu_features(),
     };
-    image->program = program;
-    image->program.jump_table = NULL; /* borrowed, and needed only here */
-    image->program.jump_table_count = 0;
-    image->jump_table_size = PAGE_UP(UINT64_C(16) * ((uint64_t)program.jump_table_count + 1));
+    image->jump_table_size = PAGE_UP(UINT64_C(16) * ((uint64_t)image->program.jump_table_count + 1));
     image->ro_offset = image->jump_table_size + LAYOUT_PAGE;
     image->code_offset = image->ro_offset + image->map.ro_size;
     uint64_t capacity = PAGE_UP((uint64_t)source->code_size * IMAGE_CODE_PER_BYTE) + IMAGE_CODE_MIN;
@@ -79,9 +85,9 @@ static int image_build(struct sandbox_image *image, const struct sandbox_program
     /* A child that another thread forks now would keep a writable mapping, and F_SEAL_WRITE would fail. */
     int error = madvise(file, largest, MADV_DONTFORK) == 0 ? 0 : -errno;
     if (error == 0)
-        error = pvm_recompile(&program, &target, file + image->code_offset, capacity, &image->recompiled);
+        error = pvm_recompile(&image->program, &image->execution, &target, file + image->code_offset, capacity, &image->recompiled);
     if (error == 0) {
-        image_fill_tables(&program, image, file);
+        image_fill_tables(image, file);
         if (source->ro_data_size > 0)
             memcpy(file + image->ro_offset, source->ro_data, source->ro_data_size);
     }
@@ -114,15 +120,39 @@ int sandbox_image_create(const struct sandbox_program *program, sandbox_image **
         return -ENOMEM;
     image->map = *map;
     image->rw_data_size = program->rw_data_size;
+    image->execution = (struct pvm_execution){
+        .gas_metering = program->gas_metering,
+        .per_instruction = program->per_instruction != 0,
+        .step_tracing = program->step_tracing != 0,
+        .cost = {.kind = program->cost_kind, .memory_latency = program->memory_latency},
+    };
+    memcpy(image->execution.cost.costs, program->costs, sizeof image->execution.cost.costs);
     image->code = image_duplicate(program->code, program->code_size);
     image->bitmask = image_duplicate(program->bitmask, (program->code_size + 7) / 8);
     image->rw_data = image_duplicate(program->rw_data, program->rw_data_size);
-    image->file = memfd_make("pvm-image", MFD_ALLOW_SEALING);
-    int error = image->file;
+    image->file = -1;
+    image->program = (struct pvm_program){
+        .isa = program->isa,
+        .code = image->code,
+        .code_size = program->code_size,
+        .bitmask = image->bitmask,
+        .jump_table = program->jump_table,
+        .jump_table_count = program->jump_table_entry_size > 0 ? program->jump_table_count : 0,
+        .jump_table_entry_size = program->jump_table_entry_size,
+    };
+    int error = 0;
     if (image->code == NULL || image->bitmask == NULL || image->rw_data == NULL)
         error = -ENOMEM;
-    if (error >= 0)
+    else if (program->isa >= PVM_ISA_COUNT)
+        error = -EINVAL;
+    else if (program->interpreted)
+        error = image_interpret(image, program);
+    else if ((image->file = memfd_make("pvm-image", MFD_ALLOW_SEALING)) < 0)
+        error = image->file;
+    else
         error = image_build(image, program);
+    image->program.jump_table = NULL; /* borrowed, and needed no more */
+    image->program.jump_table_count = 0;
     if (error < 0) {
         sandbox_image_destroy(image);
         return error;
@@ -140,6 +170,7 @@ void sandbox_image_destroy(sandbox_image *image)
     if (image->file >= 0)
         close(image->file);
     pvm_recompiled_free(&image->recompiled);
+    pvm_interpreter_destroy(image->interpreter);
     free(image->code);
     free(image->bitmask);
     free(image->rw_data);
@@ -149,6 +180,19 @@ void sandbox_image_destroy(sandbox_image *image)
 uint64_t sandbox_image_code_size(const sandbox_image *image)
 {
     return image->recompiled.code_size;
+}
+
+uint32_t sandbox_cost_count(void)
+{
+    return PVM_OP_COUNT;
+}
+
+int64_t sandbox_image_gas_cost(const sandbox_image *image, uint32_t pc)
+{
+    uint32_t start;
+    if (!pvm_block_start(&image->program, pc, &start))
+        return -1;
+    return pvm_block_cost(&image->program, &image->execution.cost, start);
 }
 
 uint64_t sandbox_image_instruction_count(const sandbox_image *image)

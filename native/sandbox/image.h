@@ -8,13 +8,17 @@
 
 #include <stdint.h>
 
+#include "pvm/execution.h"
+#include "pvm/interpreter.h"
 #include "pvm/recompiler.h"
 #include "sandbox/sandbox_api.h"
 #include "zygote/protocol.h"
 
 struct sandbox_image {
     int file;
-    struct pvm_recompiled recompiled;
+    struct pvm_recompiled recompiled;       /* of an image for processes */
+    struct pvm_interpreter *interpreter;    /* of one for the interpreter: NULL otherwise */
+    struct pvm_execution execution;
     struct sandbox_memory_map map;
     struct pvm_program program; /* own copies of code and bitmask, to decode what a guest stopped at */
     uint8_t *code;

@@ -30,9 +30,16 @@ struct sandbox_memory_map {
     uint32_t aux_size;
 };
 
-/* A program as its blob holds it. Borrowed for the time of the call. */
+/* A program as its blob holds it, and how to execute it. Borrowed for the time of the call. */
 struct sandbox_program {
     uint32_t isa;
+    uint32_t interpreted;     /* 0: recompile; 1: prepare for the interpreter */
+    uint32_t gas_metering;    /* enum pvm_gas_metering */
+    uint32_t per_instruction; /* charge instructions instead of blocks */
+    uint32_t step_tracing;
+    uint32_t cost_kind;       /* enum pvm_cost_kind */
+    uint32_t memory_latency;  /* of the full cost model, cycles */
+    const uint32_t *costs;    /* of the table, sandbox_cost_count() of them */
     uint32_t code_size;
     uint32_t jump_table_count;
     uint32_t jump_table_entry_size;
@@ -46,9 +53,19 @@ struct sandbox_program {
     struct sandbox_memory_map map;
 };
 
+/* Values for the fields above, for Python. */
+enum sandbox_constant {
+    SANDBOX_COST_TABLE = 0,
+    SANDBOX_COST_FULL = 1,
+    SANDBOX_ISA_REVIVE_V1_SBRK = 4, /* revive_v1 with opcode 101 as sbrk */
+};
+
 typedef struct sandbox_image sandbox_image;
 
-/* Recompiles. Errors: those of pvm_recompile (-EFBIG: native code over the limit), -ENOMEM, -EMFILE, -ENFILE,
+/* Costs in a table: one per operation, `invalid` first, then in the order of vm.isa.OPCODES. */
+uint32_t sandbox_cost_count(void);
+
+/* Recompiles, or decodes for the interpreter. Errors: those of pvm_recompile (-EFBIG: native code over the limit), -ENOMEM, -EMFILE, -ENFILE,
  * -ENOSPC. */
 int sandbox_image_create(const struct sandbox_program *program, sandbox_image **image);
 /* Bytes of native code. */
@@ -56,6 +73,8 @@ uint64_t sandbox_image_code_size(const sandbox_image *image);
 /* Copies up to `size` bytes of native code from `offset`; returns how many. */
 uint64_t sandbox_image_read_code(const sandbox_image *image, uint64_t offset, uint8_t *out, uint64_t size);
 uint64_t sandbox_image_instruction_count(const sandbox_image *image);
+/* Gas of the block that holds the instruction at `pc`, or -1 if there is no such block. */
+int64_t sandbox_image_gas_cost(const sandbox_image *image, uint32_t pc);
 /* Every worker made from it must have been destroyed. NULL is allowed. */
 void sandbox_image_destroy(sandbox_image *image);
 
@@ -87,6 +106,8 @@ enum sandbox_event {
     SANDBOX_FINISHED,  /* the guest returned to its host, or the worker is ready for the first time */
     SANDBOX_HOST_CALL, /* guest.host_call is the number */
     SANDBOX_TRAP,      /* guest.pc trapped */
+    SANDBOX_STEP,      /* step tracing: before the instruction at guest.pc */
+    SANDBOX_OUT_OF_GAS, /* sync metering: guest.pc is where it goes on with more; async: there is no pc */
     SANDBOX_FAILED,    /* set-up failed: guest.failed_step, guest.failed_errno; the worker ends itself */
     SANDBOX_DIED,      /* the worker process is dead */
     SANDBOX_FORGED,    /* the shared page says what guest code cannot have done: kill the worker */
@@ -95,10 +116,12 @@ enum sandbox_event {
 /* The host's own copy of the guest's state. Python reads and writes it while the worker is not busy. */
 struct sandbox_guest {
     uint64_t regs[13];
+    int64_t gas;
     uint32_t pc;            /* where it stopped; valid if has_pc */
     uint32_t next_pc;       /* where it goes on; valid if has_next_pc */
     uint32_t has_pc;
     uint32_t has_next_pc;
+    uint32_t entering;      /* next_pc was set by the host: the block around it is charged (specification, section 8) */
     uint32_t host_call;
     uint32_t signal;        /* with SANDBOX_TRAP: the signal number, 0 if the pc is no instruction */
     uint32_t heap_size;     /* bytes, unaligned */
@@ -145,6 +168,25 @@ void sandbox_worker_destroy(sandbox_worker *worker);
 /* Guest memory [address, address + size) in the host's address space; NULL if not all of it is accessible
  * (`write`: by the host; read-only data is not). Valid until the next resume, reset or destroy. */
 uint8_t *sandbox_worker_memory(sandbox_worker *worker, uint64_t address, uint64_t size, int write);
+
+/* --- interpreted: one guest in the interpreter, without a process of its own --- */
+
+typedef struct sandbox_interpreted sandbox_interpreted;
+
+/* Keeps `image`, which was made for the interpreter. */
+int sandbox_interpreted_create(sandbox_image *image, sandbox_interpreted **interpreted);
+struct sandbox_guest *sandbox_interpreted_guest(sandbox_interpreted *interpreted);
+/* Runs about `budget` instructions on the calling thread. Returns an enum sandbox_event: SANDBOX_BUSY if it has
+ * to be called again, and -EINVAL if there is no next pc. While busy, guest state and memory are not to be used. */
+int sandbox_interpreted_run(sandbox_interpreted *interpreted, uint64_t budget);
+/* Has a run return SANDBOX_BUSY within a millisecond, until the next reset. Safe from another thread. */
+void sandbox_interpreted_stop(sandbox_interpreted *interpreted);
+/* Memory and state as they were at the start. Not while it runs. */
+int sandbox_interpreted_reset(sandbox_interpreted *interpreted);
+/* As sandbox_worker_memory. */
+uint8_t *sandbox_interpreted_memory(sandbox_interpreted *interpreted, uint64_t address, uint64_t size, int write);
+/* NULL is allowed. */
+void sandbox_interpreted_destroy(sandbox_interpreted *interpreted);
 
 /* --- probes for `pvm doctor`: 0 or -errno --- */
 

@@ -25,6 +25,7 @@
 
 #include "linux/linux.h"
 #include "pvm/decode.h"
+#include "sandbox/guest.h"
 #include "sandbox/memfd.h"
 #include "sandbox/nursery.h"
 
@@ -59,7 +60,7 @@ int sandbox_worker_create(sandbox_image *image, sandbox_worker **result)
     worker->vmctx = (struct vmctx *)(void *)worker->ram;
     worker->vmctx->state = VMCTX_STARTING;
     worker->rw_accessible = image->map.rw_size;
-    worker_load_data(worker);
+    guest_load_data(worker->image, worker->ram);
     *result = worker;
     return 0;
 }
@@ -169,45 +170,30 @@ uint32_t sandbox_worker_futex_value(const sandbox_worker *worker)
     return worker->started ? VMCTX_BUSY : VMCTX_STARTING;
 }
 
-static uint64_t worker_word_mask(const sandbox_worker *worker)
-{
-    return worker->image->program.isa == PVM_ISA_LATEST32 ? UINT32_MAX : UINT64_MAX;
-}
-
-static void worker_go(sandbox_worker *worker, const struct pvm_instruction *at)
+static void worker_go(sandbox_worker *worker, uint32_t native)
 {
     struct vmctx *vmctx = worker->vmctx;
-    const uint64_t mask = worker_word_mask(worker);
+    const uint64_t mask = guest_word_mask(worker->image);
     for (unsigned i = 0; i < PVM_REGISTER_COUNT; i++)
         vmctx->regs[i] = worker->guest.regs[i] & mask;
-    vmctx->next_native_pc = LAYOUT_CODE_BASE + at->native;
+    vmctx->gas = worker->guest.gas;
+    vmctx->next_native_pc = LAYOUT_CODE_BASE + native;
     vmctx->spin = worker->spin;
     /* release: the registers above */
     __atomic_store_n(&vmctx->state, VMCTX_BUSY, __ATOMIC_RELEASE);
     linux_futex(&vmctx->state, FUTEX_WAKE, 1);
 }
 
-/* sbrk (specification 7.6) on behalf of the guest: only the host can move the end of the ram file. */
+/* Only the host can move the end of the ram file. */
 static void worker_sbrk(sandbox_worker *worker, const struct pvm_decoded *sbrk)
 {
-    struct sandbox_guest *guest = &worker->guest;
-    const struct sandbox_memory_map *map = &worker->image->map;
-    const uint64_t size = guest->regs[sbrk->a];
-
-    guest->regs[sbrk->d] = 0;
-    const uint64_t heap_size = guest->heap_size + size;
-    if (size > UINT32_MAX || heap_size > map->heap_size_max)
-        return;
-    const uint64_t top = map->heap_base + heap_size;
-    const uint64_t page = map->page_size;
-    const uint64_t accessible = (top - map->rw_address + page - 1) & ~(page - 1);
-    if (accessible > worker->rw_accessible) {
-        if (ftruncate(worker->ram_file, (off_t)(sandbox_image_rw_offset(worker->image) + accessible)) != 0)
+    struct guest_sbrk request = guest_sbrk_begin(worker->image, &worker->guest, sbrk);
+    if (request.accessible > worker->rw_accessible) {
+        if (ftruncate(worker->ram_file, (off_t)(sandbox_image_rw_offset(worker->image) + request.accessible)) != 0)
             return;
-        worker->rw_accessible = accessible;
+        worker->rw_accessible = request.accessible;
     }
-    guest->heap_size = (uint32_t)heap_size;
-    guest->regs[sbrk->d] = (uint64_t)(int64_t)(int32_t)(uint32_t)top & worker_word_mask(worker);
+    guest_sbrk_commit(worker->image, &worker->guest, sbrk, &request);
 }
 
 static int worker_forged(sandbox_worker *worker)
@@ -224,50 +210,77 @@ static int worker_trapped(sandbox_worker *worker, uint32_t pc, uint32_t signal)
     return SANDBOX_TRAP;
 }
 
+/* The gas ran out at `stub`, with its cost taken. */
+static int worker_out_of_gas(sandbox_worker *worker, const struct pvm_gas_stub *stub)
+{
+    struct sandbox_guest *guest = &worker->guest;
+    if (worker->image->execution.gas_metering == PVM_GAS_ASYNC)
+        return SANDBOX_OUT_OF_GAS;
+    const struct pvm_instruction *at = pvm_find_native(&worker->image->recompiled, stub->native);
+    guest->gas += stub->cost;
+    guest->pc = guest->next_pc = at->pc;
+    guest->has_pc = guest->has_next_pc = 1;
+    worker->resume_native = stub->native;
+    return SANDBOX_OUT_OF_GAS;
+}
+
 /* The guest stopped in a state that carries registers. */
 static int worker_take(sandbox_worker *worker, uint32_t state)
 {
     /* volatile: one read of each word, whatever the guest does meanwhile */
     const volatile struct vmctx *vmctx = worker->vmctx;
     struct sandbox_guest *guest = &worker->guest;
-    const uint64_t mask = worker_word_mask(worker);
+    const uint64_t mask = guest_word_mask(worker->image);
     for (unsigned i = 0; i < PVM_REGISTER_COUNT; i++)
         guest->regs[i] = vmctx->regs[i] & mask;
+    guest->gas = vmctx->gas;
     guest->has_pc = 0;
     guest->has_next_pc = 0;
+    guest->entering = 0;
     if (state == VMCTX_IDLE)
         return SANDBOX_FINISHED;
 
-    /* an exit by call reports its return address, a trap the instruction itself */
+    /* a trap reports the instruction itself, the others the address behind the jump that left it */
     const uint64_t native = vmctx->native_pc - (state == VMCTX_GUEST_TRAP ? 0 : 1) - LAYOUT_CODE_BASE;
+    if (state == VMCTX_GUEST_TRAP) {
+        const struct pvm_gas_stub *stub = pvm_find_gas_stub(&worker->image->recompiled, native);
+        if (stub != NULL)
+            return worker_out_of_gas(worker, stub);
+    }
     const struct pvm_instruction *at = pvm_find_native(&worker->image->recompiled, native);
     if (at == NULL)
         return worker_forged(worker);
-    /* behind an over-long instruction or the end of the code stands an invalid one that is not in the code */
-    struct pvm_decoded decoded = {.op = PVM_OP_invalid};
-    if (pvm_has_instruction(&worker->image->program, at->pc))
-        decoded = pvm_decode(&worker->image->program, at->pc);
+    const struct pvm_decoded decoded = guest_instruction(worker->image, at->pc);
     guest->pc = at->pc;
     guest->has_pc = 1;
     if (state == VMCTX_GUEST_TRAP) {
         if (decoded.op == PVM_OP_memset) {
             const uint64_t tmp[2] = {vmctx->tmp[0], vmctx->tmp[1]};
-            pvm_fixup_memset(worker->image->program.isa, guest->regs, tmp);
+            const uint32_t unused = pvm_fixup_memset(worker->image->program.isa, guest->regs, tmp);
+            if (worker->image->execution.gas_metering != PVM_GAS_NONE)
+                guest->gas += unused;
         }
         const uint32_t signal = vmctx->signal;
         return worker_trapped(worker, at->pc, signal < 65 ? signal : 0);
+    }
+    if (state == VMCTX_GUEST_STEP && worker->image->execution.step_tracing) {
+        guest->next_pc = at->pc;
+        guest->has_next_pc = 1;
+        worker->resume_native = (uint32_t)native + 1;
+        return SANDBOX_STEP;
     }
     const struct pvm_instruction *next = at + 1; /* neither ends a block, so the table has a next one */
     if (state == VMCTX_GUEST_ECALLI && decoded.op == PVM_OP_ecalli) {
         guest->host_call = (uint32_t)decoded.x;
         guest->next_pc = next->pc;
         guest->has_next_pc = 1;
+        worker->resume_native = next->native;
         return SANDBOX_HOST_CALL;
     }
     if (state == VMCTX_GUEST_SBRK && decoded.op == PVM_OP_sbrk) {
         worker_sbrk(worker, &decoded);
         guest->has_pc = 0;
-        worker_go(worker, next);
+        worker_go(worker, next->native);
         return SANDBOX_BUSY;
     }
     return worker_forged(worker);
@@ -299,6 +312,7 @@ static int worker_look(sandbox_worker *worker)
     case VMCTX_GUEST_ECALLI:
     case VMCTX_GUEST_TRAP:
     case VMCTX_GUEST_SBRK:
+    case VMCTX_GUEST_STEP:
         return worker->started ? worker_take(worker, state) : worker_forged(worker);
     default:
         return worker_forged(worker);
@@ -317,6 +331,38 @@ static uint64_t worker_now(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+/* The host set the next pc: charges the block around it, unless the code there does it. Returns the event with
+ * which it ends at once, or SANDBOX_BUSY with *native set. */
+static int worker_enter(sandbox_worker *worker, uint32_t *native)
+{
+    struct sandbox_guest *guest = &worker->guest;
+    const struct sandbox_image *image = worker->image;
+    const struct pvm_instruction *at = pvm_find_pc(&image->recompiled, guest->next_pc);
+    uint32_t start;
+    if (at == NULL || !pvm_block_start(&image->program, guest->next_pc, &start)) {
+        /* no instruction starts there, or no block holds it: an invalid one, which traps (sections 4 and 8) */
+        guest->has_next_pc = 0;
+        guest->entering = 0;
+        return worker_trapped(worker, guest->next_pc, 0);
+    }
+    *native = at->native;
+    if (image->execution.gas_metering == PVM_GAS_NONE || image->execution.per_instruction || start == guest->next_pc)
+        return SANDBOX_BUSY;
+    const uint32_t cost = pvm_block_cost(&image->program, &image->execution.cost, start);
+    if (guest->gas >= cost) {
+        guest->gas -= cost;
+        return SANDBOX_BUSY;
+    }
+    if (image->execution.gas_metering == PVM_GAS_SYNC) {
+        guest->pc = guest->next_pc;
+        guest->has_pc = 1;
+    } else {
+        guest->gas -= cost;
+        guest->has_pc = guest->has_next_pc = 0;
+    }
+    return SANDBOX_OUT_OF_GAS;
+}
+
 int sandbox_worker_resume(sandbox_worker *worker, uint64_t spin_ns, uint32_t worker_spin)
 {
     struct sandbox_guest *guest = &worker->guest;
@@ -324,15 +370,19 @@ int sandbox_worker_resume(sandbox_worker *worker, uint64_t spin_ns, uint32_t wor
         return SANDBOX_DIED;
     if (!guest->has_next_pc)
         return -EINVAL;
-    const struct pvm_instruction *at = pvm_find_pc(&worker->image->recompiled, guest->next_pc);
+    if (worker->image->execution.gas_metering != PVM_GAS_NONE && guest->gas < 0)
+        return SANDBOX_OUT_OF_GAS; /* guest code counts on gas that is not negative */
+    uint32_t native = worker->resume_native;
+    int event = guest->entering ? worker_enter(worker, &native) : SANDBOX_BUSY;
+    if (event != SANDBOX_BUSY)
+        return event;
     guest->has_next_pc = 0;
-    if (at == NULL) /* no instruction starts there: an invalid one, which traps (specification, section 4) */
-        return worker_trapped(worker, guest->next_pc, 0);
+    guest->entering = 0;
     guest->has_pc = 0;
     worker->spin = worker_spin;
-    worker_go(worker, at);
+    worker_go(worker, native);
 
-    int event = worker_look(worker);
+    event = worker_look(worker);
     if (event != SANDBOX_BUSY || spin_ns == 0)
         return event;
     const uint64_t end = worker_now() + spin_ns;
@@ -346,12 +396,6 @@ int sandbox_worker_resume(sandbox_worker *worker, uint64_t spin_ns, uint32_t wor
 }
 
 /* --- memory --- */
-
-void worker_load_data(sandbox_worker *worker)
-{
-    if (worker->image->rw_data_size > 0)
-        memcpy(worker->ram + sandbox_image_rw_offset(worker->image), worker->image->rw_data, worker->image->rw_data_size);
-}
 
 uint64_t sandbox_worker_resident(const sandbox_worker *worker)
 {
@@ -393,34 +437,14 @@ int sandbox_worker_reset(sandbox_worker *worker)
     const int error = worker_clear(worker);
     if (error < 0)
         return error;
-    worker_load_data(worker);
+    guest_load_data(worker->image, worker->ram);
     memset(&worker->guest, 0, sizeof worker->guest);
     memset(worker->vmctx->regs, 0, sizeof worker->vmctx->regs);
     memset(worker->vmctx->tmp, 0, sizeof worker->vmctx->tmp);
     return 0;
 }
 
-/* Whether [address, address + size) lies in a region of `length` bytes at `start`; *offset is where. */
-static bool worker_within(uint64_t address, uint64_t size, uint64_t start, uint64_t length, uint64_t *offset)
-{
-    if (address < start || address - start > length || size > length - (address - start))
-        return false;
-    *offset = address - start;
-    return true;
-}
-
 uint8_t *sandbox_worker_memory(sandbox_worker *worker, uint64_t address, uint64_t size, int write)
 {
-    const struct sandbox_image *image = worker->image;
-    const struct sandbox_memory_map *map = &image->map;
-    uint64_t offset;
-    if (worker_within(address, size, map->rw_address, worker->rw_accessible, &offset) && worker->rw_accessible > 0)
-        return worker->ram + sandbox_image_rw_offset(image) + offset;
-    if (worker_within(address, size, map->stack_low, map->stack_size, &offset) && map->stack_size > 0)
-        return worker->ram + sandbox_image_stack_offset(image) + offset;
-    if (worker_within(address, size, map->aux_address, map->aux_size, &offset) && map->aux_size > 0)
-        return worker->ram + sandbox_image_aux_offset(image) + offset;
-    if (!write && image->ro != NULL && worker_within(address, size, map->ro_address, map->ro_size, &offset))
-        return (uint8_t *)(uintptr_t)image->ro + offset;
-    return NULL;
+    return guest_memory(worker->image, worker->ram, worker->rw_accessible, address, size, write);
 }

@@ -22,12 +22,10 @@ struct sandbox_worker {
     struct vmctx *vmctx;    /* start of `ram`; hostile */
     uint64_t rw_accessible; /* bytes of read-write data and heap inside the file */
     uint32_t spin;
+    uint32_t resume_native; /* native offset at which the guest goes on, if not where the host set */
     bool started; /* it reported VMCTX_IDLE once */
     bool dead;
     struct sandbox_guest guest;
 };
-
-/* Copies the initial read-write data in. */
-void worker_load_data(sandbox_worker *worker);
 
 #endif

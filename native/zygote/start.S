@@ -5,8 +5,8 @@
 #define UINT64_C(number) number
 #include "zygote/layout.h"
 
-    /* At LAYOUT_EXIT, because native code and the trap path jump here. edi: the new state. Nothing of the
-     * guest's native stack is kept: a guest is resumed from its vmctx alone. */
+    /* At LAYOUT_EXIT, because native code jumps here. edi: the new state. rsp holds the guest's gas, which its
+     * trampoline saved: a guest is resumed from its vmctx alone. */
     .section .text.entry, "ax"
     .globl zygote_exit_entry
 zygote_exit_entry:
@@ -24,10 +24,9 @@ _start:
     call launcher_main
     ud2
 
-    /* rdi: address of the enter trampoline. The guest starts on an empty native stack. */
+    /* rdi: address of the enter trampoline. Guest code has no native stack. */
     .globl zygote_enter_guest
 zygote_enter_guest:
-    movabs $(LAYOUT_WORKER_STACK + LAYOUT_WORKER_STACK_SIZE), %rsp
     jmp *%rdi
 
     /* The kernel returns from a signal handler to here (SA_RESTORER). */

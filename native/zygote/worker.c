@@ -102,12 +102,17 @@ static void worker_on_trap(int number, siginfo_t *info, void *context)
     worker_vmctx->native_pc = rip;
     worker_vmctx->signal = (uint32_t)number;
     registers[REG_RIP] = (greg_t)worker.trap;
-    registers[REG_RSP] = (greg_t)(LAYOUT_WORKER_STACK + LAYOUT_WORKER_STACK_SIZE);
 }
 
 static void worker_install_handlers(void)
 {
-    const stack_t stack = {.ss_sp = (void *)LAYOUT_SIGNAL_STACK, .ss_flags = 0, .ss_size = LAYOUT_SIGNAL_STACK_SIZE};
+    /* Guest code keeps its gas in rsp, which can look like any address: without SS_AUTODISARM (Linux 4.7) the
+     * kernel would take one inside the signal stack for a handler that runs already. */
+    const stack_t stack = {
+        .ss_sp = (void *)LAYOUT_SIGNAL_STACK,
+        .ss_flags = (int)(1u << 31), /* SS_AUTODISARM */
+        .ss_size = LAYOUT_SIGNAL_STACK_SIZE,
+    };
     worker_check(ZYGOTE_STEP_SIGNALS, linux_sigaltstack(&stack));
     const unsigned long restorer_flag = 0x04000000; /* SA_RESTORER: there is no vDSO to return through */
     /* struct kernel_sigaction: handler, flags, restorer, mask */

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "decode.h"
+#include "execution.h"
 #include "recompiler.h"
 #include "vmctx.h"
 
@@ -36,6 +37,7 @@ enum { NO_PC = UINT32_MAX };
 
 static struct vmctx *const vmctx = (struct vmctx *)VMCTX_BASE;
 static struct pvm_program program;
+static const struct pvm_execution execution; /* no gas, no tracing */
 static struct pvm_recompiled recompiled;
 static uint64_t fault_address; /* UINT64_MAX if it was no access to memory */
 
@@ -123,7 +125,8 @@ static void install_handlers(void)
 {
     static uint8_t stack[1 << 16];
     static const int numbers[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGALRM};
-    stack_t alternate = {.ss_sp = stack, .ss_size = sizeof stack};
+    /* SS_AUTODISARM: guest code uses rsp for what it likes */
+    stack_t alternate = {.ss_sp = stack, .ss_flags = (int)(1u << 31), .ss_size = sizeof stack};
     struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK};
     if (sigaltstack(&alternate, NULL) < 0)
         fail("sigaltstack");
@@ -182,7 +185,7 @@ static void load_program(void)
         .cpu_features = pvm_cpu_features() & ~without_features,
     };
     int64_t start = nanoseconds();
-    int status = pvm_recompile(&program, &target, (uint8_t *)CODE_BASE, CODE_CAPACITY, &recompiled);
+    int status = pvm_recompile(&program, &execution, &target, (uint8_t *)CODE_BASE, CODE_CAPACITY, &recompiled);
     int64_t duration = nanoseconds() - start;
     if (status == 0)
         build_jump_table();
@@ -226,13 +229,14 @@ static void run(void)
         const struct pvm_instruction *last = pvm_find_native(&recompiled, vmctx->native_pc - CODE_BASE - back);
         if (last) {
             answer.pc = last->pc;
+            if (answer.state == VMCTX_GUEST_ECALLI)
+                answer.arg = (uint32_t)pvm_decode(&program, last->pc).x;
             if (answer.state == VMCTX_GUEST_TRAP && pvm_has_instruction(&program, last->pc) &&
                 pvm_op_at(&program, last->pc) == PVM_OP_memset)
                 pvm_fixup_memset(program.isa, vmctx->regs, vmctx->tmp);
         }
     }
     memcpy(answer.regs, vmctx->regs, sizeof answer.regs);
-    answer.arg = vmctx->arg;
     answer.signal = vmctx->signal;
     answer.fault_address = answer.state == VMCTX_GUEST_TRAP ? fault_address : UINT64_MAX;
     give(&answer, sizeof answer);

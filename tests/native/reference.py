@@ -203,6 +203,8 @@ class ExitKind(enum.Enum):
     ECALLI = "ecalli"
     SBRK = "sbrk"  # the host allocates, writes the destination and resumes
     STEPS = "steps"  # the limit of `run` is reached
+    STEP = "step"  # before an instruction; with step tracing
+    NOT_ENOUGH_GAS = "not enough gas"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "decode.h"
+#include "execution.h"
 #include "recompiler.h"
 
 #define CHECK(condition) ((condition) ? (void)0 : fail(#condition, __LINE__))
@@ -105,7 +106,7 @@ static void check_tables(const struct pvm_program *program, const struct pvm_rec
     CHECK(pvm_find_pc(recompiled, UINT32_MAX) == NULL);
     CHECK(pvm_find_pc(recompiled, program->code_size + 1) == NULL);
     for (size_t n = 0; n < count; n++) {
-        size_t end = n + 1 < count ? all[n + 1].native : recompiled->code_size;
+        size_t end = n + 1 < count ? all[n + 1].native : recompiled->gas_stubs_at;
         CHECK(n == 0 || (all[n].pc > all[n - 1].pc && all[n].native >= all[n - 1].native));
         CHECK(pvm_find_pc(recompiled, all[n].pc) == &all[n]);
         if (end > all[n].native) {
@@ -141,27 +142,59 @@ static void check_jump_table(const struct pvm_program *program, const struct pvm
     free(slots);
 }
 
+/* The gas stubs lead back to instructions, ascending; there are none without metering. */
+static void check_gas_stubs(const struct pvm_execution *execution, const struct pvm_recompiled *recompiled)
+{
+    CHECK((recompiled->gas_stub_count != 0) == (execution->gas_metering != PVM_GAS_NONE));
+    CHECK(recompiled->code_size == recompiled->gas_stubs_at + 2 * recompiled->gas_stub_count);
+    CHECK(pvm_find_gas_stub(recompiled, recompiled->code_size) == NULL);
+    CHECK(pvm_find_gas_stub(recompiled, UINT64_MAX) == NULL);
+    for (size_t n = 0; n < recompiled->gas_stub_count; n++) {
+        const struct pvm_gas_stub *stub = pvm_find_gas_stub(recompiled, recompiled->gas_stubs_at + 2 * n);
+        CHECK(stub == &recompiled->gas_stubs[n]);
+        CHECK(pvm_find_gas_stub(recompiled, recompiled->gas_stubs_at + 2 * n + 1) == NULL);
+        CHECK(pvm_find_native(recompiled, recompiled->gas_stubs_at + 2 * n) == NULL);
+        CHECK(pvm_find_native(recompiled, stub->native) != NULL);
+        CHECK(n == 0 || stub->native >= recompiled->gas_stubs[n - 1].native);
+    }
+}
+
+static struct pvm_execution random_execution(void)
+{
+    struct pvm_execution execution = {
+        .gas_metering = below(3),
+        .per_instruction = below(8) == 0,
+        .step_tracing = below(8) == 0,
+        .cost = {.kind = below(2), .memory_latency = 25},
+    };
+    for (size_t n = 0; n < PVM_OP_COUNT; n++)
+        execution.cost.costs[n] = below(4) ? below(200) : UINT32_MAX - below(2);
+    return execution;
+}
+
 static void check_random_program(void)
 {
     struct pvm_program program = random_program();
     struct pvm_target target = near_target();
+    struct pvm_execution execution = random_execution();
     struct pvm_recompiled recompiled;
-    size_t enough = 4096 + 96 * (size_t)program.code_size;
+    size_t enough = 4096 + 128 * (size_t)program.code_size;
     uint8_t *out = exactly(enough);
-    CHECK(pvm_recompile(&program, &target, out, enough, &recompiled) == 0);
+    CHECK(pvm_recompile(&program, &execution, &target, out, enough, &recompiled) == 0);
     check_tables(&program, &recompiled);
+    check_gas_stubs(&execution, &recompiled);
     check_jump_table(&program, &recompiled);
 
     /* any other capacity: the same code, or an error */
     size_t capacity = below((uint32_t)recompiled.code_size + 400);
     uint8_t *small = exactly(capacity);
     struct pvm_recompiled again;
-    int status = pvm_recompile(&program, &target, small, capacity, &again);
+    int status = pvm_recompile(&program, &execution, &target, small, capacity, &again);
     CHECK(status == 0 || status == -EFBIG);
     if (status == 0)
         CHECK(again.code_size == recompiled.code_size && memcmp(small, out, again.code_size) == 0);
     else
-        CHECK(again.instructions == NULL && again.index == NULL);
+        CHECK(again.instructions == NULL && again.index == NULL && again.gas_stubs == NULL);
     free(small);
     free(out);
     pvm_recompiled_free(&again);
@@ -178,34 +211,35 @@ static void check_errors(void)
     enum { CAPACITY = 4096 };
     const struct pvm_program good = {.isa = PVM_ISA_LATEST64, .code = code, .code_size = 1, .bitmask = bitmask};
     const struct pvm_target target = near_target();
+    const struct pvm_execution execution = {0};
     struct pvm_recompiled recompiled;
     uint8_t *out = exactly(CAPACITY);
 
     struct pvm_program program = good;
-    CHECK(pvm_recompile(&program, &target, out, CAPACITY, &recompiled) == 0);
+    CHECK(pvm_recompile(&program, &execution, &target, out, CAPACITY, &recompiled) == 0);
     CHECK(recompiled.instruction_count == 1 && pvm_find_pc(&recompiled, 0) && !pvm_find_pc(&recompiled, 1));
     pvm_recompiled_free(&recompiled);
-    CHECK(pvm_recompile(&program, &target, out, 0, &recompiled) == -EFBIG);
+    CHECK(pvm_recompile(&program, &execution, &target, out, 0, &recompiled) == -EFBIG);
 
     program.isa = PVM_ISA_COUNT;
-    CHECK(pvm_recompile(&program, &target, out, CAPACITY, &recompiled) == -EINVAL);
+    CHECK(pvm_recompile(&program, &execution, &target, out, CAPACITY, &recompiled) == -EINVAL);
     program = good;
     program.code_size = 0;
-    CHECK(pvm_recompile(&program, &target, out, CAPACITY, &recompiled) == -EINVAL);
+    CHECK(pvm_recompile(&program, &execution, &target, out, CAPACITY, &recompiled) == -EINVAL);
     CHECK(recompiled.instructions == NULL);
 
     for (uint32_t feature = 1; feature < PVM_CPU_BMI2; feature <<= 1) {
         struct pvm_target lacking = target;
         lacking.cpu_features &= ~feature;
-        CHECK(pvm_recompile(&good, &lacking, out, CAPACITY, &recompiled) == -ENOTSUP);
+        CHECK(pvm_recompile(&good, &execution, &lacking, out, CAPACITY, &recompiled) == -ENOTSUP);
     }
     static const int64_t far[] = {INT64_MAX, INT64_MIN, INT32_MAX, INT32_MIN, INT64_C(1) << 32};
     for (size_t n = 0; n < sizeof far / sizeof *far; n++) {
         struct pvm_target vmctx = target, jump_table = target, leave = target;
         vmctx.vmctx = jump_table.jump_table = leave.exit = far[n];
-        CHECK(pvm_recompile(&good, &vmctx, out, CAPACITY, &recompiled) == -ERANGE);
-        CHECK(pvm_recompile(&good, &jump_table, out, CAPACITY, &recompiled) == -ERANGE);
-        CHECK(pvm_recompile(&good, &leave, out, CAPACITY, &recompiled) == -ERANGE);
+        CHECK(pvm_recompile(&good, &execution, &vmctx, out, CAPACITY, &recompiled) == -ERANGE);
+        CHECK(pvm_recompile(&good, &execution, &jump_table, out, CAPACITY, &recompiled) == -ERANGE);
+        CHECK(pvm_recompile(&good, &execution, &leave, out, CAPACITY, &recompiled) == -ERANGE);
     }
     free(out);
 }
@@ -219,8 +253,9 @@ static void check_no_instructions(void)
     memset(bitmask, 0, SIZE / 8);
     const struct pvm_program program = {.isa = PVM_ISA_JAM_V1, .code = code, .code_size = SIZE, .bitmask = bitmask};
     const struct pvm_target target = near_target();
+    const struct pvm_execution execution = {0};
     struct pvm_recompiled recompiled;
-    CHECK(pvm_recompile(&program, &target, out, CAPACITY, &recompiled) == 0);
+    CHECK(pvm_recompile(&program, &execution, &target, out, CAPACITY, &recompiled) == 0);
     CHECK(recompiled.instruction_count == 1 && pvm_find_pc(&recompiled, 0)->pc == 0);
     pvm_recompiled_free(&recompiled);
     free(code);

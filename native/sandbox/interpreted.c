@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * interpreted: a guest that runs in the interpreter, in this process, on whatever thread calls.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "pvm/interpreter.h"
+#include "sandbox/guest.h"
+#include "sandbox/image.h"
+#include "sandbox/sandbox_api.h"
+
+/* Instructions between two looks at the stop flag: well below a millisecond. */
+#define INTERPRETED_SLICE UINT64_C(100000)
+
+struct sandbox_interpreted {
+    sandbox_image *image; /* borrowed */
+    uint8_t *ram;         /* laid out as a worker's ram file */
+    uint64_t ram_size;
+    uint64_t rw_accessible;
+    bool stop; /* atomic: set by one thread while another runs the guest */
+    bool busy; /* the machine stopped on its budget */
+    struct pvm_machine machine;
+    struct sandbox_guest guest;
+};
+
+static void interpreted_set_regions(sandbox_interpreted *self)
+{
+    const struct sandbox_image *image = self->image;
+    const struct sandbox_memory_map *map = &image->map;
+    struct pvm_region *regions = self->machine.regions;
+    regions[0] = (struct pvm_region){map->rw_address, self->rw_accessible, self->ram + sandbox_image_rw_offset(image),
+                                     true};
+    regions[1] =
+        (struct pvm_region){map->stack_low, map->stack_size, self->ram + sandbox_image_stack_offset(image), true};
+    regions[2] = (struct pvm_region){map->ro_address, map->ro_size, (uint8_t *)(uintptr_t)image->ro, false};
+    regions[3] =
+        (struct pvm_region){map->aux_address, map->aux_size, self->ram + sandbox_image_aux_offset(image), false};
+}
+
+int sandbox_interpreted_create(sandbox_image *image, sandbox_interpreted **result)
+{
+    struct sandbox_interpreted *self = calloc(1, sizeof *self);
+    if (self == NULL)
+        return -ENOMEM;
+    self->image = image;
+    self->ram_size = sandbox_image_rw_offset(image) + sandbox_image_rw_limit(image);
+    /* The heap's whole range, of which pages exist once they are touched; rw_accessible bounds every access. */
+    void *ram = mmap(NULL, self->ram_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (ram == MAP_FAILED) {
+        const int error = -errno;
+        free(self);
+        return error;
+    }
+    self->ram = ram;
+    self->rw_accessible = image->map.rw_size;
+    guest_load_data(image, self->ram);
+    interpreted_set_regions(self);
+    *result = self;
+    return 0;
+}
+
+void sandbox_interpreted_destroy(sandbox_interpreted *self)
+{
+    if (self == NULL)
+        return;
+    munmap(self->ram, self->ram_size);
+    free(self);
+}
+
+struct sandbox_guest *sandbox_interpreted_guest(sandbox_interpreted *self)
+{
+    return &self->guest;
+}
+
+void sandbox_interpreted_stop(sandbox_interpreted *self)
+{
+    __atomic_store_n(&self->stop, true, __ATOMIC_RELAXED);
+}
+
+int sandbox_interpreted_reset(sandbox_interpreted *self)
+{
+    if (madvise(self->ram, self->ram_size, MADV_DONTNEED) != 0)
+        return -errno;
+    self->rw_accessible = self->image->map.rw_size;
+    self->busy = false;
+    self->stop = false;
+    memset(&self->guest, 0, sizeof self->guest);
+    guest_load_data(self->image, self->ram);
+    interpreted_set_regions(self);
+    return 0;
+}
+
+uint8_t *sandbox_interpreted_memory(sandbox_interpreted *self, uint64_t address, uint64_t size, int write)
+{
+    return guest_memory(self->image, self->ram, self->rw_accessible, address, size, write);
+}
+
+/* --- running --- */
+
+static void interpreted_sbrk(sandbox_interpreted *self)
+{
+    const struct pvm_decoded sbrk = guest_instruction(self->image, (uint32_t)self->machine.pc);
+    memcpy(self->guest.regs, self->machine.regs, sizeof self->guest.regs);
+    const struct guest_sbrk request = guest_sbrk_begin(self->image, &self->guest, &sbrk);
+    if (request.accessible > self->rw_accessible) {
+        self->rw_accessible = request.accessible;
+        interpreted_set_regions(self);
+    }
+    guest_sbrk_commit(self->image, &self->guest, &sbrk, &request);
+    memcpy(self->machine.regs, self->guest.regs, sizeof self->machine.regs);
+}
+
+static void interpreted_take(sandbox_interpreted *self)
+{
+    const struct pvm_machine *machine = &self->machine;
+    struct sandbox_guest *guest = &self->guest;
+    memcpy(guest->regs, machine->regs, sizeof guest->regs);
+    guest->gas = machine->gas;
+    guest->has_pc = machine->pc != PVM_NO_PC;
+    guest->pc = (uint32_t)machine->pc;
+    guest->has_next_pc = machine->next_pc != PVM_NO_PC;
+    guest->next_pc = (uint32_t)machine->next_pc;
+    guest->entering = machine->entering;
+    guest->host_call = machine->host_call;
+    guest->signal = 0;
+}
+
+static int interpreted_event(enum pvm_exit exit)
+{
+    switch (exit) {
+    case PVM_EXIT_FINISHED:
+        return SANDBOX_FINISHED;
+    case PVM_EXIT_ECALLI:
+        return SANDBOX_HOST_CALL;
+    case PVM_EXIT_TRAP:
+        return SANDBOX_TRAP;
+    case PVM_EXIT_STEP:
+        return SANDBOX_STEP;
+    case PVM_EXIT_NOT_ENOUGH_GAS:
+        return SANDBOX_OUT_OF_GAS;
+    case PVM_EXIT_BUDGET:
+    case PVM_EXIT_SBRK:
+        break;
+    }
+    return SANDBOX_BUSY;
+}
+
+int sandbox_interpreted_run(sandbox_interpreted *self, uint64_t budget)
+{
+    struct pvm_machine *machine = &self->machine;
+    if (!self->busy) {
+        const struct sandbox_guest *guest = &self->guest;
+        if (!guest->has_next_pc)
+            return -EINVAL;
+        const uint64_t mask = guest_word_mask(self->image);
+        for (unsigned i = 0; i < PVM_REGISTER_COUNT; i++)
+            machine->regs[i] = guest->regs[i] & mask;
+        machine->gas = guest->gas;
+        machine->next_pc = guest->next_pc;
+        machine->entering = guest->entering != 0;
+        self->busy = true;
+    }
+    enum pvm_exit exit;
+    do {
+        const uint64_t slice = budget < INTERPRETED_SLICE ? budget : INTERPRETED_SLICE;
+        exit = pvm_interpreter_run(self->image->interpreter, machine, slice);
+        budget -= slice;
+        if (exit == PVM_EXIT_SBRK)
+            interpreted_sbrk(self);
+    } while ((exit == PVM_EXIT_BUDGET || exit == PVM_EXIT_SBRK) && budget > 0 &&
+             !__atomic_load_n(&self->stop, __ATOMIC_RELAXED));
+    const int event = interpreted_event(exit);
+    if (event != SANDBOX_BUSY) {
+        self->busy = false;
+        interpreted_take(self);
+        if (event == SANDBOX_FINISHED)
+            self->guest.has_pc = 0; /* as with the recompiler, which does not know the jump that ended it */
+    }
+    return event;
+}

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""What an instance needs of whatever executes its guest: one interface, a class per home.
+
+* ``vm._linux``: recompiled code in a locked-down process per guest
+* ``vm._interpreted``: the interpreter, in this process
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from vm._errors import VMError
+    from vm._module import Module
+    from vm._sandbox import CData
+
+
+class Machine(Protocol):
+    """One guest's machine. Events are those of ``enum sandbox_event``."""
+
+    @property
+    def guest(self) -> CData:
+        """``struct sandbox_guest``: the state of the stopped guest."""
+
+    @property
+    def pid(self) -> int:
+        """The process that it runs in."""
+
+    @property
+    def dead(self) -> bool:
+        """Whether it can never run again."""
+
+    def resume(self, spin_ns: int, worker_spin: int) -> int:
+        """Lets the guest go on; SANDBOX_BUSY if it did not stop again within `spin_ns` nanoseconds."""
+
+    async def wait(self) -> int:
+        """Waits until it stops. A cancelled wait leaves it in an unknown place: kill it."""
+
+    def memory(self, address: int, length: int, write: bool) -> CData:
+        """Pointer to guest memory; NULL if not all of it is there."""
+
+    def kill(self) -> None:
+        """Ends it, soon."""
+
+    def death(self) -> VMError:
+        """The exception that tells how it ended."""
+
+
+class Home(Protocol):
+    """Where an engine's guests live."""
+
+    #: Whether modules are prepared for the interpreter.
+    interpreted: bool
+
+    async def start(self) -> None:
+        """Makes it ready. Raises with the remedy if this machine cannot."""
+
+    async def acquire(self, module: Module) -> Machine:
+        """A machine for `module` in its initial state, that nobody else has."""
+
+    async def release(self, module: Module, machine: Machine, *, reusable: bool) -> None:
+        """Takes one back; `reusable`: it is stopped and did nothing out of the rules."""
+
+    async def aclose(self) -> None:
+        """Ends all that are left and waits for it."""
