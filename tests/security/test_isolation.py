@@ -14,7 +14,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from guests import build
@@ -22,6 +22,7 @@ from processes import children, mappings, parent, status, wait_for_death, watch
 
 import vm
 from vm._sandbox import ffi, lib
+from vm._worker import Worker
 
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
@@ -314,8 +315,7 @@ STOPS_WITH_PC = {"ECALLI": 2, "TRAP": 3, "SBRK": 8}
 
 async def forge(engine: vm.Engine, guest: Guest, state: int) -> None:
     """Does to the shared page what a guest could that can write anywhere, and wakes the host."""
-    worker = guest.instance._worker
-    assert worker is not None
+    worker = cast(Worker, guest.instance._machine)
     word = lib.sandbox_worker_futex(worker.handle)
     word[0] = state
     ring = engine._ring
@@ -341,9 +341,9 @@ async def test_forged_states(engine: vm.Engine, module: vm.Module, state: int) -
 async def test_forged_addresses(engine: vm.Engine, module: vm.Module, state: int, address: int) -> None:
     """The place it says it stopped at is no instruction, or not one that stops like that."""
     guest = await run_forever(module)
-    vmctx = ffi.cast("uint64_t *", lib.sandbox_worker_futex(guest.instance._worker.handle))  # type: ignore[union-attr]
-    words = 64 // 8 + 13 + 2
-    vmctx[words + 1] = address  # next_native_pc, then native_pc (vmctx.h)
+    vmctx = ffi.cast("uint64_t *", lib.sandbox_worker_futex(cast(Worker, guest.instance._machine).handle))
+    words = 64 // 8 + 13 + 1 + 2
+    vmctx[words + 1] = address  # registers, gas, tmp, next_native_pc, then native_pc (vmctx.h)
     with watch(guest.pid) as pidfds:
         await forge(engine, guest, state)
         with pytest.raises((vm.SandboxDiedError, vm.TrapError)) as caught:

@@ -12,7 +12,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from guests import basic, memory
@@ -20,7 +20,9 @@ from processes import Census, census, children, mappings, parent, resident, stat
 
 import aioring
 import vm
+from vm._linux import LinuxHome
 from vm._sandbox import ffi
+from vm._worker import Worker
 
 ONE_LOOP = pytest.mark.asyncio(loop_factories=["aioring"])
 
@@ -327,7 +329,7 @@ def test_the_death_of_a_host_that_has_forked() -> None:
 async def host_whose_child_forgets(pipe: int) -> None:
     """The child frees its copies of everything, as an interpreter does that shuts down."""
     async with vm.Engine() as engine, await (await engine.compile(basic())).instantiate() as instance:
-        worker, nursery = instance._worker, engine._nursery
+        worker, nursery = cast(Worker, instance._machine), cast(LinuxHome, engine._home)._nursery
         assert worker is not None
         assert nursery is not None
         child = os.fork()
@@ -411,7 +413,7 @@ async def repeat(work: Callable[[], Coroutine[Any, Any, None]], times: int) -> N
 async def until_dead_ones_are_gone(engine: vm.Engine, alive: int | None = None) -> None:
     """Until the engine, too, has seen the deaths of those that it killed."""
     alive = engine.config.max_idle_workers if alive is None else alive
-    while len(engine._workers) > alive:
+    while len(cast(LinuxHome, engine._home)._workers) > alive:
         await asyncio.sleep(0)
 
 

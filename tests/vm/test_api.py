@@ -16,6 +16,7 @@ EXPORTS = {
     "Caller",
     "CompileError",
     "Config",
+    "CostModel",
     "Engine",
     "Export",
     "Finished",
@@ -28,15 +29,19 @@ EXPORTS = {
     "Linker",
     "Memory",
     "MemoryAccessError",
+    "MemoryLatency",
     "MemoryMap",
     "MemoryMapError",
     "Module",
     "ModuleConfig",
+    "OutOfGas",
+    "OutOfGasError",
     "ProgramBlob",
     "ProgramParseError",
     "Registers",
     "SandboxDiedError",
     "SandboxError",
+    "Step",
     "Trap",
     "TrapError",
     "VMError",
@@ -93,7 +98,9 @@ def test_errors_name_the_place() -> None:
     assert str(vm.SandboxDiedError(77, "exit status 3")) == "sandbox process 77 died: exit status 3"
 
 
-@pytest.mark.parametrize("interrupt", [vm.Finished(), vm.HostCall(3), vm.Trap(4, 11)], ids=repr)
+@pytest.mark.parametrize(
+    "interrupt", [vm.Finished(), vm.HostCall(3), vm.Trap(4, 11), vm.OutOfGas(5), vm.Step(6)], ids=repr
+)
 def test_interrupts_are_frozen_values(interrupt: vm.Interrupt) -> None:
     assert interrupt == copy.copy(interrupt)
     assert hash(interrupt) == hash(copy.copy(interrupt))
@@ -104,7 +111,7 @@ def test_interrupts_are_frozen_values(interrupt: vm.Interrupt) -> None:
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"backend": "interpreter"}, "backend"),
+        ({"backend": "compiler"}, "backend"),
         ({"sandbox": "generic"}, "sandbox"),
         ({"spin": -1e-9}, "spin"),
         ({"spin": 1.1e-3}, "spin"),
