@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import pytest
 from guests import basic_32
@@ -13,6 +14,9 @@ from guests import basic_32
 import vm
 
 pytestmark = pytest.mark.asyncio(loop_factories=["aioring"])
+
+Backend: TypeAlias = Literal["recompiler", "interpreter"]
+BACKENDS: tuple[Backend, ...] = ("recompiler", "interpreter")
 
 #: A damaged program may loop for ever; nothing undamaged here takes longer.
 PATIENCE = 0.02
@@ -115,7 +119,8 @@ FRAMES = {
 }
 
 
-async def test_doom(engine: vm.Engine, shared: Path) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_doom(backend: Backend, shared: Path) -> None:
     """Frames are those of the reference implementation (../shared/programs/README.md)."""
     if not WAD.exists():
         pytest.skip(f"no {WAD}: apt install freedoom")
@@ -139,12 +144,61 @@ async def test_doom(engine: vm.Engine, shared: Path) -> None:
     linker.define("ext_rom_size", lambda caller: len(wad))
     linker.define("ext_stdout", lambda caller, buffer, length: length)
 
-    module = await engine.compile(shared / "programs/doom.polkavm", vm.ModuleConfig(page_size=0x4000))
-    async with await linker.instantiate(module) as doom:
-        await doom.call("ext_initialize")
-        found = {}
-        for tick in range(max(FRAMES) + 1):
-            await doom.call("ext_tick")
-            if tick in FRAMES:
-                found[tick] = hashlib.sha256(frame).hexdigest()
-        assert found == FRAMES
+    async with vm.Engine(vm.Config(backend=backend)) as engine:
+        module = await engine.compile(shared / "programs/doom.polkavm", vm.ModuleConfig(page_size=0x4000))
+        async with await linker.instantiate(module) as doom:
+            await doom.call("ext_initialize")
+            found = {}
+            for tick in range(max(FRAMES) + 1):
+                await doom.call("ext_tick")
+                if tick in FRAMES:
+                    found[tick] = hashlib.sha256(frame).hexdigest()
+            assert found == FRAMES
+
+
+# --- Quake ------------------------------------------------------------------------------------------------------------
+
+#: Linux system calls that it makes (the riscv64 table), through its import pvm_syscall(number, arguments...).
+WRITEV = 66
+ENOSYS = 2**64 - 38
+
+
+async def quake(backend: Backend, program: Path) -> tuple[list[tuple[int, ...]], bytes]:
+    """Its host calls, with the gas left at each, and what it wrote, until it gives up for want of its data."""
+    config = vm.ModuleConfig(gas_metering="sync", legacy_sbrk=True)
+    calls: list[tuple[int, ...]] = []
+    written = b""
+    async with vm.Engine(vm.Config(backend=backend)) as engine:
+        module = await engine.compile(program, config)
+        async with await module.instantiate() as instance:
+            # what Linux puts on the stack of a new process: argc, argv, envp, auxiliary vector
+            stack = module.memory_map.stack_high - 4096
+            words = (1, stack + 2048, 0, 0, 6, 4096, 0, 0)
+            instance.memory.write(stack, b"".join(word.to_bytes(8, "little") for word in words))
+            instance.memory.write(stack + 2048, b"quake\0")
+            instance.gas = 10**9
+            instance.prepare_call("_pvm_start", stack)
+            while b"couldn't load gfx.wad" not in written:
+                end = await instance.run()
+                assert isinstance(end, vm.HostCall)
+                assert module.imports[end.index] == b"pvm_syscall"
+                number, _, vector, count = (instance.registers[name] for name in ("a0", "a1", "a2", "a3"))
+                calls.append((number, instance.gas, *instance.registers.values()))
+                result = ENOSYS
+                if number == WRITEV:
+                    data = b""
+                    for at in range(vector, vector + 16 * count, 16):
+                        pair = instance.memory.read(at, 16)
+                        data += instance.memory.read(*(int.from_bytes(pair[n : n + 8], "little") for n in (0, 8)))
+                    written += data
+                    result = len(data)
+                instance.registers["a0"] = result
+    return calls, written
+
+
+async def test_quake(shared: Path) -> None:
+    """Both backends go the same way, to the point where the engine asks for data that is not free."""
+    first, second = [await quake(backend, shared / "programs/quake.polkavm") for backend in BACKENDS]
+    assert first == second
+    assert len(first[0]) > 5
+    assert b"Host_Init" in first[1]
