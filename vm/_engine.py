@@ -22,8 +22,8 @@ from vm.memory_map import MemoryMap
 from vm.program import BytesLike, ProgramBlob
 
 #: Rounds (about 40 ns each) for which a worker polls after it stopped, while guests do not outnumber processors:
-#: about as long as it takes to wake it from another processor.
-_WORKER_SPIN: Final = 1000
+#: about as long as a host function that copies a megabyte, because waking a worker takes half as long again.
+_WORKER_SPIN: Final = 4000
 
 
 class Engine:

@@ -24,7 +24,10 @@ Every class survives ``pickle`` and ``copy`` with its attributes, so it can cros
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vm.debug_info import Frame
 
 
 class VMError(Exception):
@@ -93,36 +96,68 @@ class LinkError(VMError):
         super().__init__(f"{len(self.missing)} unresolved import{plural}: {', '.join(self.missing)}")
 
 
-class TrapError(VMError):
+class _Stopped:
+    """What the errors of a guest that stopped have in common: where."""
+
+    pc: int | None
+    #: The function that `pc` is in and those it was inlined into, innermost first, as `vm.debug_info.DebugInfo.locate`
+    #: gives them; empty where the program does not say.
+    frames: tuple[Frame, ...]
+
+    @property
+    def backtrace(self) -> str:
+        """`frames` for people, on several lines, safe to print; empty where the program does not say."""
+        from vm.debug_info import format_backtrace  # here, because it raises errors of this module
+
+        return format_backtrace(self.frames, self.pc) if self.frames and self.pc is not None else ""
+
+
+def _at(pc: int | None, export: str | None, frames: tuple[Frame, ...]) -> str:
+    """The place in a message, in one line."""
+    from vm.debug_info import format_place  # as above
+
+    place = format_place(frames)
+    where = "" if export is None else f" in {export!r}"
+    where += "" if pc is None else f" at pc {pc}"
+    return f"{where} ({place})" if place else where
+
+
+class TrapError(_Stopped, VMError):
     """The guest trapped while it was being called.
 
     `pc` is the code offset of the instruction that trapped, where known; `export` the function that was
-    called, where one was; `reason` what is known beyond that.
+    called, where one was; `reason` what is known beyond that; `frames` and `backtrace` where in the source that is, if
+    the program has debug information.
     """
 
-    def __init__(self, *, pc: int | None = None, export: str | None = None, reason: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        pc: int | None = None,
+        export: str | None = None,
+        reason: str = "",
+        frames: tuple[Frame, ...] = (),
+    ) -> None:
         self.pc = pc
         self.export = export
         self.reason = reason
-        message = "the guest trapped" if export is None else f"the guest trapped in {export!r}"
-        message += "" if pc is None else f" at pc {pc}"
-        message += f": {reason}" if reason else ""
-        super().__init__(message)
+        self.frames = frames
+        super().__init__(f"the guest trapped{_at(pc, export, frames)}" + (f": {reason}" if reason else ""))
 
 
-class OutOfGasError(VMError):
+class OutOfGasError(_Stopped, VMError):
     """The guest ran out of gas while it was being called.
 
     `pc` is the code offset at which it would go on with more, None with async metering; `export` the function that was
-    called. `Instance.run` goes on after an assignment to `Instance.gas`.
+    called; `frames` and `backtrace` where in the source that is, if the program has debug information. `Instance.run`
+    goes on after an assignment to `Instance.gas`.
     """
 
-    def __init__(self, *, pc: int | None = None, export: str | None = None) -> None:
+    def __init__(self, *, pc: int | None = None, export: str | None = None, frames: tuple[Frame, ...] = ()) -> None:
         self.pc = pc
         self.export = export
-        where = "" if export is None else f" in {export!r}"
-        where += "" if pc is None else f" at pc {pc}"
-        super().__init__(f"the guest ran out of gas{where}")
+        self.frames = frames
+        super().__init__(f"the guest ran out of gas{_at(pc, export, frames)}")
 
 
 class SandboxError(VMError):

@@ -21,12 +21,17 @@ from vm.isa import REGISTERS, RETURN_TO_HOST
 if TYPE_CHECKING:
     from vm._machine import Machine
     from vm._module import Module
+    from vm.debug_info import Frame
 
 _RA = REGISTERS.index("ra")
 _SP = REGISTERS.index("sp")
 
 #: Program counters of which an instance remembers how long the guest ran from there.
 _REMEMBERED = 256
+
+#: Operations of debug information that a failed call may take on the event loop, some milliseconds: three times what
+#: the longest function of quake.polkavm has.
+_LOCATING = 1 << 14
 
 
 class Instance:
@@ -213,7 +218,8 @@ class Instance:
         `u64` or `i64`. Arguments are as in `prepare_call`.
 
         Raises `TrapError` if the guest traps, also on a host call that is no import; `OutOfGasError` if it cannot
-        pay; whatever a host function raises, unchanged; and what `prepare_call` and `run` raise.
+        pay, both with a backtrace if the program has debug information; whatever a host function raises, unchanged; and
+        what `prepare_call` and `run` raise.
         """
         kind = resolve(returns)
         if kind is None:
@@ -230,9 +236,9 @@ class Instance:
                 if isinstance(interrupt, HostCall):
                     await self._serve(interrupt.index, export)
                 elif isinstance(interrupt, Trap):
-                    raise TrapError(pc=interrupt.pc, export=str(export))
+                    raise TrapError(pc=interrupt.pc, export=str(export), frames=self._frames(interrupt.pc))
                 elif isinstance(interrupt, OutOfGas):
-                    raise OutOfGasError(pc=interrupt.pc, export=str(export))
+                    raise OutOfGasError(pc=interrupt.pc, export=str(export), frames=self._frames(interrupt.pc))
         finally:
             self._calling = False
         registers = self._stopped_machine().guest.regs
@@ -243,15 +249,19 @@ class Instance:
     async def _serve(self, index: int, export: str | int) -> None:
         functions = self._functions or ()
         if index >= len(functions):
-            raise TrapError(
-                pc=self.program_counter, export=str(export), reason=f"host call {index}, which no host function serves"
-            )
+            pc = self.program_counter
+            reason = f"host call {index}, which no host function serves"
+            raise TrapError(pc=pc, export=str(export), reason=reason, frames=self._frames(pc))
         function = functions[index]
         result = function.start(self._caller, self._stopped_machine().guest.regs)
         if result is not None and not isinstance(result, int) and inspect.isawaitable(result):
             result = await result
         # the function may have closed the instance
         function.finish(result, self._stopped_machine().guest.regs)
+
+    def _frames(self, pc: int | None) -> tuple[Frame, ...]:
+        """Where in the source `pc` is; nothing that the program says there raises, or takes long."""
+        return () if pc is None else self.module.debug_info.locate(pc, budget=_LOCATING)
 
     # --- the end ---
 

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import errno
+import functools
 from typing import TYPE_CHECKING
 
 from vm._config import ModuleConfig
 from vm._errors import CompileError
 from vm._instance import Instance
 from vm._sandbox import ffi, lib
+from vm.debug_info import DebugInfo
 from vm.isa import InstructionSet
 from vm.memory_map import MemoryMap
 from vm.program import ProgramBlob
@@ -108,6 +110,11 @@ class Module:
         """Symbols of the imports by host call number; None for one that the blob leaves without."""
         return self.blob.imports
 
+    @functools.cached_property
+    def debug_info(self) -> DebugInfo:
+        """The debug information of the program: from a code offset to functions and source lines."""
+        return DebugInfo(self.blob)
+
     @property
     def native_size(self) -> int:
         """Bytes of native code; 0 for the interpreter."""
@@ -118,6 +125,15 @@ class Module:
         size = self.native_size
         buffer = ffi.new("uint8_t[]", size)
         return bytes(ffi.buffer(buffer, lib.sandbox_image_read_code(self._image, 0, buffer, size)))
+
+    def native_offset(self, pc: int) -> int | None:
+        """Where in the native code the instruction at code offset `pc` begins, in bytes from the start.
+
+        An instruction that needs no native code has the offset of the next one; the trap where control would run into
+        no instruction has one, too. None elsewhere, and always for the interpreter.
+        """
+        offset = int(lib.sandbox_image_native_offset(self._image, pc)) if 0 <= pc < 1 << 32 else -1
+        return None if offset < 0 else offset
 
     def gas_cost(self, pc: int) -> int | None:
         """Gas of the whole block that holds the instruction at code offset `pc`, by the module's cost model.

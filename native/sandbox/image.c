@@ -200,6 +200,13 @@ uint64_t sandbox_image_instruction_count(const sandbox_image *image)
     return image->recompiled.instruction_count;
 }
 
+int64_t sandbox_image_native_offset(const sandbox_image *image, uint32_t pc)
+{
+    /* the tables of an image for the interpreter are empty */
+    const struct pvm_instruction *instruction = pvm_find_pc(&image->recompiled, pc);
+    return instruction != NULL ? (int64_t)instruction->native : -1;
+}
+
 uint64_t sandbox_image_read_code(const sandbox_image *image, uint64_t offset, uint8_t *out, uint64_t size)
 {
     const uint64_t available = image->recompiled.code_size;

@@ -73,6 +73,9 @@ uint64_t sandbox_image_code_size(const sandbox_image *image);
 /* Copies up to `size` bytes of native code from `offset`; returns how many. */
 uint64_t sandbox_image_read_code(const sandbox_image *image, uint64_t offset, uint8_t *out, uint64_t size);
 uint64_t sandbox_image_instruction_count(const sandbox_image *image);
+/* Offset in the native code of what the instruction at `pc` became, or -1 if there is none (see pvm_find_pc) or the
+ * image is for the interpreter. */
+int64_t sandbox_image_native_offset(const sandbox_image *image, uint32_t pc);
 /* Gas of the block that holds the instruction at `pc`, or -1 if there is no such block. */
 int64_t sandbox_image_gas_cost(const sandbox_image *image, uint32_t pc);
 /* Every worker made from it must have been destroyed. NULL is allowed. */

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import select
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +18,7 @@ from typing import Any
 import pytest
 
 from vm import InstructionSet, ProgramBlob
+from vm._varint import encode_varint
 from vm.assembler import assemble
 
 HELLO = Path(__file__).parents[3] / "shared" / "programs" / "hello-world.polkavm"
@@ -160,6 +163,8 @@ def test_the_help_tells_the_options_and_the_exit_statuses(pvm: Command) -> None:
     output = pvm.prints("run", "--help")
     for option in ("--import", "--host", "--returns", "--timeout", "--page-size", "--json", "--traceback"):
         assert option in output
+    for option in ("--backend", "--gas", "--legacy-sbrk"):
+        assert option in output
     assert "[EXPORT] [ARGS]..." in output
     assert "'linker = vm.Linker()'" in " ".join(output.replace("│", " ").split())
     for status in ("1: the guest trapped", "3: the program cannot be read", "130: Ctrl-C"):
@@ -200,6 +205,11 @@ def test_hello_world(pvm: Command) -> None:
         ([], 0),
         (["1", "2", "--timeout", "9.5"], 3),
         (["1", "2", "--page-size", "0x4000"], 3),
+        (["1", "2", "--backend", "interpreter"], 3),
+        (["1", "2", "--backend", "recompiler"], 3),
+        (["1", "2", "--gas", "2"], 3),
+        (["1", "2", "--gas", "0x7fffffffffffffff", "--backend", "interpreter"], 3),
+        (["1", "2", "--legacy-sbrk"], 3),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -298,6 +308,13 @@ def test_the_default_export_is_main_or_the_only_one(pvm: Command) -> None:
         (["run", "add.polkavm", "--timeout", "0"], "--timeout must be a positive number of seconds, not '0'"),
         (["run", "add.polkavm", "--timeout", "nan"], "--timeout must be a positive number of seconds, not 'nan'"),
         (["run", "add.polkavm", "--page-size", "big"], "--page-size is 'big', which is no integer"),
+        (
+            ["run", "add.polkavm", "--backend", "jit"],
+            "--backend must be one of recompiler, interpreter, not 'jit'",
+        ),
+        (["run", "add.polkavm", "--gas", "much"], "--gas is 'much', which is no integer"),
+        (["run", "add.polkavm", "--gas", "-1"], "--gas must be from 0 to 9223372036854775807, not -1"),
+        (["run", "add.polkavm", "--gas", f"{1 << 63}"], "--gas must be from 0 to 9223372036854775807, not 9223"),
         (["run", "importing.polkavm", "--import", "number"], "--import 'number' must look like NAME=VALUE"),
         (["run", "importing.polkavm", "--import", "=1"], "--import '=1' must look like NAME=VALUE"),
         (["run", "importing.polkavm", "--import", "number="], "import 'number' is '', which is no integer"),
@@ -463,6 +480,89 @@ def test_traceback(pvm: Command, write_host: Callable[[str], str], form: str) ->
     assert errors.endswith("\npvm: host.py, line 8: KeyError: 'k'\n")
     pvm.environment["PVM_TRACEBACK"] = "0"
     assert "Traceback" not in pvm(*arguments[:5])[2]
+
+
+@pytest.mark.parametrize("backend", ["recompiler", "interpreter"])
+class TestBackends:
+    def test_gas_used(self, pvm: Command, backend: str) -> None:
+        options = ("--backend", backend, "--gas", "100", "--json")
+        result = json.loads(pvm.prints("run", "add.polkavm", "1", "2", *options))
+        assert (result["result"], result["gas_used"]) == (3, 2)
+        error = pvm.reports(1, "run", "many.polkavm", "trap", *options)
+        assert (error["kind"], error["gas_used"], error["backtrace"]) == ("trap", 2, [])
+
+    def test_out_of_gas(self, pvm: Command, backend: str) -> None:
+        options = ("--backend", backend, "--gas", "1000")
+        code = ProgramBlob.parse((pvm.directory / "many.polkavm").read_bytes())
+        (pc,) = (export.pc for export in code.exports if export.name == "spin")
+        message = pvm.fails(1, "run", "many.polkavm", "spin", *options)
+        assert message == f"the guest ran out of gas in 'spin' at pc {pc}"
+        error = pvm.reports(1, "run", "many.polkavm", "spin", *options, "--json")
+        assert error == {
+            "kind": "gas",
+            "message": message,
+            "status": 1,
+            "export": "spin",
+            "pc": pc,
+            "backtrace": [],
+            "gas_used": 1000,
+        }
+        assert pvm.fails(1, "run", "add.polkavm", "--backend", backend, "--gas", "1").endswith(
+            "of gas in 'add' at pc 0"
+        )
+
+    def test_legacy_sbrk(self, pvm: Command, backend: str) -> None:
+        program = ProgramBlob.build(
+            isa=InstructionSet.REVIVE_V1,
+            code=bytes([101, 0x77, 50, 0]),  # a0 = sbrk a0; ret
+            bitmask=bytes([0b0101]),
+            exports=[(0, b"main")],
+        )
+        (pvm.directory / "sbrk.polkavm").write_bytes(program.to_bytes())
+        assert pvm.fails(1, "run", "sbrk.polkavm", "10", "--backend", backend).endswith("trapped in 'main' at pc 0")
+        assert pvm.prints("run", "sbrk.polkavm", "10", "--backend", backend, "--legacy-sbrk") == f"{0x20000 + 10}\n"
+
+    def test_backtrace(self, pvm: Command, backend: str) -> None:
+        arguments = ("run", "debug.polkavm", "--backend", backend)
+        (pvm.directory / "debug.polkavm").write_bytes(with_source("f", "/src/x.c", 7))
+        assert pvm(*arguments) == (
+            1,
+            "",
+            "pvm: the guest trapped in 'main' at pc 0 (f, x.c:7)\n"
+            "guest backtrace at pc 0, innermost first:\n"
+            "  #0 f\n"
+            "       at /src/x.c:7\n",
+        )
+        error = pvm.reports(1, *arguments, "--json")
+        assert error["backtrace"] == [{"function": "f", "location": "/src/x.c:7"}]
+        assert error["message"] == "the guest trapped in 'main' at pc 0 (f, x.c:7)"
+        (pvm.directory / "debug.polkavm").write_bytes(with_source("\x1b[2J\n", "\x07\n" * 5000, 1))
+        status, _, errors = pvm(*arguments)
+        assert status == 1
+        assert errors.count("\n") == 4
+        assert all(line.isprintable() and len(line) < 220 for line in errors.splitlines())
+
+    def test_timeout(self, pvm: Command, backend: str) -> None:
+        arguments = ("many.polkavm", "spin", "--timeout", "0.05", "--backend", backend)
+        assert pvm.fails(124, "run", *arguments) == "'spin' did not return within 0.05 seconds"
+
+
+def with_source(function: str, path: str, line: int) -> bytes:
+    """A program that traps at offset 0, which is `line` of `path` in `function`."""
+
+    def counted(text: str) -> bytes:
+        return encode_varint(len(text.encode())) + text.encode()
+
+    strings = b"\0" + counted(function)
+    # stack depth 1, function, path, line, region of one byte, end (specification, section 9)
+    program = b"\x0a\1\x06\1\x07" + encode_varint(len(strings)) + b"\x08" + encode_varint(line) + b"\x0e\0"
+    plain = ProgramBlob.parse(assemble("pub @main:\n trap\n", InstructionSet.LATEST64))
+    return dataclasses.replace(
+        plain,
+        debug_strings=strings + counted(path),
+        debug_line_programs=b"\1" + program,
+        debug_line_program_ranges=struct.pack("<III", 0, 1, 1),
+    ).to_bytes()
 
 
 # --- Guests that do not end -------------------------------------------------------------------------------------------

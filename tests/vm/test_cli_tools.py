@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
+import aioring
+import vm
 from vm.assembler import assemble
 from vm.disassembler import disassemble, listing_lines
+from vm.encoding import instruction_starts, instructions
 from vm.isa import InstructionSet
 from vm.program import ProgramBlob
 
@@ -37,6 +41,11 @@ pub @main:
     ret
     .bytes ff
 """
+
+
+PROGRAM = ProgramBlob.parse(assemble(SOURCE))
+#: What a line of native code starts with.
+NATIVE = "        | "
 
 
 class Command:
@@ -152,16 +161,73 @@ def test_disasm_plain_and_back(pvm: Command) -> None:
 
 def test_disasm_native(pvm: Command) -> None:
     pytest.importorskip("capstone")
-    plain, native = pvm.prints("disasm", "program.polkavm", "--native").split("\n\n// x86-64: ")
-    assert plain.splitlines() == [*listing_lines(ProgramBlob.parse(assemble(SOURCE)))]
-    head, *lines = native.splitlines()
+    head, *lines = pvm.prints("disasm", "program.polkavm", "--native").splitlines()
+    assert head.startswith("// x86-64: ")
     assert head.endswith(" bytes, offsets from the start of the native code")
+    assert [line for line in lines if not line.startswith(NATIVE)] == [*listing_lines(PROGRAM)]
     end = 0
+    begins: dict[int, int] = {}  # of the native code that stands below each instruction
+    pc = None
     for line in lines:
-        offset, code = line[:44].split(":")
-        assert int(offset, 16) == end
-        end += len(bytes.fromhex(code))
-    assert end == int(head.split()[0])
+        if line.startswith(NATIVE):
+            offset, size = native_place(line)
+            assert offset == end
+            if pc is not None:
+                begins.setdefault(pc, end)
+            end += size
+        elif line.split(":")[0].strip().isdecimal():
+            pc = int(line.split(":")[0])
+    assert end == int(head.split()[2])
+    # fallthrough has no native code
+    offsets = native_offsets(PROGRAM)
+    starts = {i.pc: offsets[i.pc] for i in instructions(PROGRAM) if i.length and i.name != "fallthrough"}
+    assert begins == starts
+    assert len(starts) == 5
+
+
+def native_place(line: str) -> tuple[int, int]:
+    """Offset and size of the native instruction on a line."""
+    found = re.match(r" *([0-9a-f]+): ((?:[0-9a-f]{2} )+)", line.removeprefix(NATIVE))
+    assert found
+    return int(found[1], 16), len(bytes.fromhex(found[2]))
+
+
+def native_offsets(program: ProgramBlob, backend: Literal["recompiler", "interpreter"] = "recompiler") -> list[Any]:
+    """Those of every offset of the code, and some around it."""
+
+    async def main() -> list[int | None]:
+        async with vm.Engine(vm.Config(backend=backend)) as engine:
+            module = await engine.compile(program)
+            assert module.native_offset(-1) is module.native_offset(1 << 32) is module.native_offset(1 << 70) is None
+            assert module.native_offset((1 << 32) - 1) is None
+            return [module.native_offset(pc) for pc in range(len(program.code))]
+
+    return aioring.run(main())
+
+
+def test_native_offsets() -> None:
+    offsets = native_offsets(PROGRAM)
+    starts = [*instruction_starts(PROGRAM.bitmask)]
+    assert [pc for pc, offset in enumerate(offsets) if offset is not None] == starts
+    native = [offsets[pc] for pc in starts]
+    assert native == sorted(native)
+    # all but the fallthrough have code of their own
+    assert len(set(native)) == len(native) - 1
+    assert set(native_offsets(PROGRAM, "interpreter")) == {None}
+
+
+def test_disasm_native_of_code_that_starts_late(pvm: Command) -> None:
+    """A gap before the first instruction, and no instruction at all."""
+    pytest.importorskip("capstone")
+    for bitmask, listing in ((b"\4", ["0: 00 00"]), (b"\0", ["0: 00 00 00"])):
+        program = ProgramBlob.build(isa=InstructionSet.LATEST64, code=bytes(3), bitmask=bitmask)
+        (pvm.directory / "gap.polkavm").write_bytes(program.to_bytes())
+        head, *lines = pvm.prints("disasm", "gap.polkavm", "--native").splitlines()
+        assert [line for line in lines if not line.startswith(NATIVE)] == [*listing_lines(program)]
+        assert lines[-1].startswith(NATIVE) == (bitmask != b"\0")
+        assert sum(line.startswith(listing[0]) for line in lines) == 1
+        sizes = [native_place(line)[1] for line in lines if line.startswith(NATIVE)]
+        assert sum(sizes) == int(head.split()[2])
 
 
 def test_disasm_native_without_capstone(pvm: Command) -> None:

@@ -27,6 +27,7 @@ from vm.debug_info import (
     Place,
     Region,
     format_backtrace,
+    format_place,
     places,
 )
 from vm.encoding import instruction_starts
@@ -97,7 +98,9 @@ def everything(program: ProgramBlob, pcs: Iterable[int] = range(0, 1000, 97)) ->
     """Asks for all there is; nothing may be raised."""
     info = DebugInfo(program)
     for pc in pcs:
-        format_backtrace(info.locate(pc), pc)
+        frames = info.locate(pc)
+        format_backtrace(frames, pc)
+        assert format_place(frames).isprintable()
     list(info.regions())
     list(info.functions())
 
@@ -283,6 +286,14 @@ def test_what_comes_before_the_fault_is_found() -> None:
     assert [region.begin for region in info.regions()] == [0, 2]
 
 
+def test_a_budget_of_operations() -> None:
+    program = op(STACK, 1) + op(LINE_NUMBER, 5) + ONE + NEXT_LINE + ONE + END
+    info = DebugInfo(blob([(0, 2, program)]))
+    lines = [[frame.line for frame in info.locate(1, budget=budget)] for budget in (0, 4, 5)]
+    assert lines == [[], [], [6]]
+    assert [frame.line for frame in info.locate(0, budget=3)] == [5]
+
+
 def test_work_is_bounded() -> None:
     """A section full of operations, and ranges that would run all of it again and again."""
     endless = (NEXT_LINE * 500 + op(MANY, 0)) * (2 * MAX_OPERATIONS // 500)
@@ -370,6 +381,23 @@ INNERMOST_FIRST = {
 @pytest.mark.parametrize(("frames", "expected"), INNERMOST_FIRST.values(), ids=INNERMOST_FIRST)
 def test_places(frames: list[Frame], expected: list[Place]) -> None:
     assert list(places(frames)) == expected
+
+
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [
+        ([], ""),
+        (INNERMOST_FIRST["inlined"][0], "g, x.c:3"),
+        (INNERMOST_FIRST["symbols only"][0], "f"),
+        ([Frame(FrameKind.LINE, None, None, None, 7, None)], ""),
+        ([Frame(FrameKind.LINE, None, None, "/src/x.c", 7, 1)], "x.c:7:1"),
+        ([Frame(FrameKind.LINE, "a", "f", "C:\\src\\x.rs", 7, None)], "a::f, x.rs:7"),
+        ([Frame(FrameKind.LINE, None, "f", "/src/", None, None)], "f"),
+        ([Frame(FrameKind.LINE, None, "\x1b[2J\n", "x" * 99, None, None)], r"\x1b[2J\x0a, " + "x" * 77 + "..."),
+    ],
+)
+def test_place_in_short(frames: list[Frame], expected: str) -> None:
+    assert format_place(frames) == expected
 
 
 def test_backtrace() -> None:

@@ -19,7 +19,7 @@ class Status(enum.IntEnum):
         return member
 
     DONE = 0, "the guest returned"
-    TRAPPED = 1, "the guest trapped, or its process died"
+    TRAPPED = 1, "the guest trapped, ran out of gas, or its process died"
     USAGE = 2, "the command line is wrong"
     PROGRAM = 3, "the program cannot be read, parsed, compiled or linked"
     MACHINE = 4, "this machine cannot run sandboxes: see 'pvm doctor'"
@@ -35,17 +35,25 @@ class Status(enum.IntEnum):
 class CommandError(Exception):
     """The command failed in a way that is the user's to know: `message` says it in one line.
 
-    `kind` is a word for programs to compare, `details` are further facts; both are for ``--json``.
+    `kind` is a word for programs to compare, `details` are further facts; both are for ``--json``. `note` is what
+    people see below the message, on lines of its own that are safe to print.
     """
 
     def __init__(
-        self, status: Status, message: str, *, kind: str = "", details: Mapping[str, object] | None = None
+        self,
+        status: Status,
+        message: str,
+        *,
+        kind: str = "",
+        details: Mapping[str, object] | None = None,
+        note: str = "",
     ) -> None:
         super().__init__(message)
         self.status = status
         self.kind = kind or status.name.lower()
         self.message = message
         self.details = dict(details or {})
+        self.note = note
 
 
 def describe(error: BaseException) -> CommandError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ import vm
 from vm.cli._errors import CommandError, Status
 from vm.cli._host import raised
 from vm.cli._text import printable, shorten
+from vm.debug_info import format_place, places
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,7 @@ class Call:
     """What to run."""
 
     blob: vm.ProgramBlob
+    engine: vm.Config
     config: vm.ModuleConfig
     linker: vm.Linker
     export: str
@@ -30,6 +32,8 @@ class Call:
     returns: Any
     #: Seconds that the export may take; None: no limit.
     timeout: float | None
+    #: What the guest has to spend, if `config` meters it; None: it does not.
+    gas: int | None
     #: The file that host functions come from.
     host: Path | None
     #: Names that the command line gives to imports.
@@ -41,6 +45,8 @@ class Outcome:
     """What came out, and what took how many seconds."""
 
     result: int
+    #: What the guest spent; None if that was not metered.
+    gas: int | None
     compile: float
     start: float
     run: float
@@ -72,7 +78,7 @@ def execute(call: Call) -> Outcome:
 async def _execute(call: Call) -> Outcome:
     clock = time.perf_counter
     began = clock()
-    async with vm.Engine() as engine:
+    async with vm.Engine(call.engine) as engine:
         entered = clock()
         with _compiling():
             module = await engine.compile(call.blob, call.config)
@@ -80,15 +86,18 @@ async def _execute(call: Call) -> Outcome:
         with _linking(call):
             instance = await call.linker.instantiate(module)
         async with instance:
+            if call.gas is not None:
+                instance.gas = call.gas
             ready = clock()
-            with _calling(call):
+            with _calling(call, instance):
                 async with asyncio.timeout(call.timeout):
                     try:
                         result = await instance.call(call.export, *call.arguments, returns=call.returns)
                     except TimeoutError as error:  # a host function's: ours is raised behind this block
                         raise raised(error, call.host) from error
             done = clock()
-    return Outcome(result, compile=compiled - entered, start=entered - began + ready - compiled, run=done - ready)
+            gas = _spent(call, instance)
+    return Outcome(result, gas, compile=compiled - entered, start=entered - began + ready - compiled, run=done - ready)
 
 
 @contextmanager
@@ -130,7 +139,7 @@ def _linking(call: Call) -> Iterator[None]:
 
 
 @contextmanager
-def _calling(call: Call) -> Iterator[None]:
+def _calling(call: Call, instance: vm.Instance) -> Iterator[None]:
     try:
         yield
     except CommandError:
@@ -139,14 +148,41 @@ def _calling(call: Call) -> Iterator[None]:
         message = f"'{shorten(call.export)}' did not return within {call.timeout:g} seconds"
         raise CommandError(Status.TIMEOUT, message, details={"seconds": call.timeout}) from error
     except vm.TrapError as error:
-        details = {"export": error.export, "pc": error.pc, "reason": error.reason or None}
-        where = "" if error.pc is None else f" at pc {error.pc}"
-        message = f"the guest trapped in '{shorten(call.export)}'{where}"
-        message += f": {error.reason}" if error.reason else ""
-        raise CommandError(Status.TRAPPED, message, kind="trap", details=details) from error
+        raise _stopped(call, instance, error, "trap", "trapped", {"reason": error.reason or None}) from error
+    except vm.OutOfGasError as error:
+        raise _stopped(call, instance, error, "gas", "ran out of gas", {}) from error
     except vm.SandboxDiedError as error:
         raise CommandError(
             Status.TRAPPED, str(error), kind="died", details={"exit_status": error.exit_status}
         ) from error
     except Exception as error:  # a call that could be made raises nothing else by itself
         raise raised(error, call.host) from error
+
+
+def _stopped(
+    call: Call,
+    instance: vm.Instance,
+    error: vm.TrapError | vm.OutOfGasError,
+    kind: str,
+    what: str,
+    details: Mapping[str, object],
+) -> CommandError:
+    """The error for a guest that did `what`, with its backtrace if the program has debug information."""
+    place = format_place(error.frames)
+    message = f"the guest {what} in '{shorten(call.export)}'"
+    message += "" if error.pc is None else f" at pc {error.pc}"
+    message += f" ({place})" if place else ""
+    message += f": {details['reason']}" if details.get("reason") else ""
+    facts = {"export": error.export, "pc": error.pc, **details}
+    facts["backtrace"] = [place._asdict() for place in places(error.frames)]
+    if call.gas is not None:
+        facts["gas_used"] = _spent(call, instance)
+    return CommandError(Status.TRAPPED, message, kind=kind, details=facts, note=error.backtrace)
+
+
+def _spent(call: Call, instance: vm.Instance) -> int | None:
+    """Gas that the guest spent; None without metering, or if a host function closed the instance."""
+    try:
+        return None if call.gas is None else call.gas - instance.gas
+    except vm.InstanceStateError:
+        return None

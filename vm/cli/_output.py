@@ -47,7 +47,7 @@ def report(failure: CommandError, *, as_json: bool, with_traceback: bool) -> Sta
         except CommandError as second:
             return report(second, as_json=False, with_traceback=False)
     else:
-        _complain(f"pvm: {printable(failure.message)}")
+        _complain(f"pvm: {printable(failure.message)}" + (f"\n{failure.note}" if failure.note else ""))
     return failure.status
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +19,7 @@ from vm.cli._guest import read_program
 from vm.cli._output import write
 from vm.cli._values import usage
 from vm.disassembler import assembly_lines, listing_lines
+from vm.encoding import instruction_starts
 
 #: Lines that are written at once: a program may have a million.
 _BATCH = 1000
@@ -30,7 +31,9 @@ Listing = Annotated[
 Plain = Annotated[bool, typer.Option("--plain", help="Print text that 'pvm asm' makes the same program of.")]
 Native = Annotated[
     bool,
-    typer.Option("--native", help="Print the recompiled x86-64 code of the program, too; needs the package capstone."),
+    typer.Option(
+        "--native", help="Print the x86-64 code of each instruction below it, too; needs the package capstone."
+    ),
 ]
 
 
@@ -46,11 +49,10 @@ def _disasm(program: Path, listing: bool, plain: bool, native: bool) -> int:
         raise usage(f"--plain and {'--listing' if listing else '--native'} cannot go together")
     disassembler = _capstone() if native else None
     blob = read_program(program)
-    _write_lines(assembly_lines(blob) if plain else listing_lines(blob))
     if disassembler is not None:
-        code = _compile(blob)
-        _write_lines(("", f"// x86-64: {len(code)} bytes, offsets from the start of the native code"))
-        _write_lines(_native_lines(disassembler, code))
+        _write_lines(_lines_with_native(disassembler, blob, _compile(blob)))
+    else:
+        _write_lines(assembly_lines(blob) if plain else listing_lines(blob))
     return Status.DONE
 
 
@@ -79,18 +81,47 @@ def _capstone() -> _NativeDisassembler:
     return disassemble
 
 
-def _native_lines(disassemble: _NativeDisassembler, code: bytes) -> Iterator[str]:
+def _lines_with_native(disassemble: _NativeDisassembler, blob: vm.ProgramBlob, module: vm.Module) -> Iterator[str]:
+    """The listing, with the native code of each instruction below its line; before all the code that leads in and out.
+
+    What follows the last instruction, and the trap where control would run into no instruction, stand with the one
+    before.
+    """
+    code = module.native_code()
+    offsets = [(pc, at) for pc in instruction_starts(blob.bitmask) if (at := module.native_offset(pc)) is not None]
+    ends = {pc: end for (pc, _), (_, end) in pairwise([*offsets, (len(blob.code), len(code))])}
+    native = _native_lines(disassemble, code)
+    upcoming = next(native, None)
+
+    def before(end: int) -> Iterator[str]:
+        nonlocal upcoming
+        while upcoming is not None and upcoming[0] < end:
+            yield upcoming[1]
+            upcoming = next(native, None)
+
+    yield f"// x86-64: {len(code)} bytes, offsets from the start of the native code"
+    yield from before(offsets[0][1] if offsets else len(code))
+    for line in listing_lines(blob):
+        yield line
+        pc = line.partition(":")[0].strip()  # only an instruction's line starts with a number
+        if pc.isdecimal():
+            yield from before(ends.get(int(pc), 0))
+
+
+def _native_lines(disassemble: _NativeDisassembler, code: bytes) -> Iterator[tuple[int, str]]:
+    """Offset and text of every native instruction."""
     digits = len(f"{len(code):x}")
     for offset, size, mnemonic, operands in disassemble(code, 0):
-        yield f"{offset:{digits}x}: {code[offset : offset + size].hex(' '):44} {mnemonic} {operands}".rstrip()
+        text = f"{offset:{digits}x}: {code[offset : offset + size].hex(' '):29} {mnemonic} {operands}"
+        yield offset, f"        | {text}".rstrip()
 
 
-def _compile(blob: vm.ProgramBlob) -> bytes:
-    """The native code of a program. Raises `CommandError`."""
+def _compile(blob: vm.ProgramBlob) -> vm.Module:
+    """The program, recompiled. Raises `CommandError`."""
 
-    async def main() -> bytes:
+    async def main() -> vm.Module:
         async with vm.Engine() as engine:
-            return (await engine.compile(blob)).native_code()
+            return await engine.compile(blob)
 
     compiling = main()
     try:

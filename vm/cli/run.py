@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, NamedTuple
 
 import typer
 
@@ -21,6 +21,11 @@ from vm.cli._values import choose_export, integer, parse_arguments, usage
 
 #: How a result can be read, by the names of the types.
 _RETURNS = {"int": int, "u32": vm.u32, "i32": vm.i32, "u64": vm.u64, "i64": vm.i64}
+_BACKENDS: dict[str, Literal["recompiler", "interpreter"]] = {
+    "recompiler": "recompiler",
+    "interpreter": "interpreter",
+}
+_MOST_GAS = (1 << 63) - 1
 _PAGE_SIZE = str(vm.ModuleConfig().page_size)
 
 Program = Annotated[str, typer.Argument(metavar="PROGRAM", help="A program blob (.polkavm).", show_default=False)]
@@ -70,6 +75,24 @@ PageSize = Annotated[
     str,
     typer.Option(metavar="BYTES", help="The size of guest pages that the program was linked for, 4096 to 65536."),
 ]
+Backend = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="How to execute it: recompiler, or interpreter, which is some ten times slower.",
+    ),
+]
+Gas = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N",
+        help="Meter gas, and stop the guest when it has spent N: 1 for each instruction, charged block by block.",
+        show_default=False,
+    ),
+]
+LegacySbrk = Annotated[
+    bool, typer.Option("--legacy-sbrk", help="Let opcode 101 of a revive_v1 program be sbrk, as old tools meant it.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object: the result, or what went wrong.")]
 Traceback = Annotated[
     bool, typer.Option("--traceback", help="Print Python's traceback of a failure, too (or set PVM_TRACEBACK=1).")
@@ -85,13 +108,17 @@ def run(
     returns: Returns = "int",
     timeout: Timeout = None,
     page_size: PageSize = _PAGE_SIZE,
+    backend: Backend = "recompiler",
+    gas: Gas = None,
+    legacy_sbrk: LegacySbrk = False,
     as_json: Json = False,
     traceback: Traceback = False,  # `main` looks for it by itself
 ) -> Callable[[], int]:
     """Run PROGRAM in a sandbox: call EXPORT with ARGS and print what it returns."""
     words = [] if export is None else [export, *(args or [])]
     path = None if host is None else Path(host)
-    return partial(_run, Path(program), words, imports or [], path, returns, timeout, page_size, as_json)
+    machine = partial(_machine, backend, gas, page_size, legacy_sbrk)
+    return partial(_run, Path(program), words, imports or [], path, returns, timeout, machine, as_json)
 
 
 def _run(
@@ -101,35 +128,39 @@ def _run(
     host: Path | None,
     returns: str,
     timeout: str | None,
-    page_size: str,
+    machine: Callable[[], _Machine],
     as_json: bool,
 ) -> int:
     if returns not in _RETURNS:
         raise usage(f"--returns must be one of {', '.join(_RETURNS)}, not '{shorten(returns)}'")
     limit = None if timeout is None else _seconds(timeout)
-    config = vm.ModuleConfig(page_size=integer(page_size, "--page-size"))
+    engine, config, budget = machine()
     constants = parse_imports(imports)
     blob = read_program(program)
     export, rest = choose_export(blob, words)
     call = Call(
         blob=blob,
+        engine=engine,
         config=config,
         export=export,
         arguments=parse_arguments(rest, blob.isa.word_bits),
         linker=make_linker(blob, constants, host),
         returns=_RETURNS[returns],
         timeout=limit,
+        gas=budget,
         host=host,
         given=frozenset(constants),
     )
     outcome = execute(call)
     if as_json:
         seconds = {"compile": outcome.compile, "start": outcome.start, "run": outcome.run}
+        gas = {} if outcome.gas is None else {"gas_used": outcome.gas}
         write_json(
             {
                 "export": export,
                 "args": call.arguments,
                 "result": outcome.result,
+                **gas,
                 "isa": blob.isa.label,
                 "seconds": {stage: round(spent, 6) for stage, spent in seconds.items()},
             }
@@ -137,6 +168,28 @@ def _run(
     else:
         write(f"{outcome.result}\n")
     return Status.DONE
+
+
+class _Machine(NamedTuple):
+    """What the options say about how to execute the program."""
+
+    engine: vm.Config
+    config: vm.ModuleConfig
+    gas: int | None
+
+
+def _machine(backend: str, gas: str | None, page_size: str, legacy_sbrk: bool) -> _Machine:
+    if backend not in _BACKENDS:
+        raise usage(f"--backend must be one of {', '.join(_BACKENDS)}, not '{shorten(backend)}'")
+    budget = None if gas is None else integer(gas, "--gas")
+    if budget is not None and not 0 <= budget <= _MOST_GAS:
+        raise usage(f"--gas must be from 0 to {_MOST_GAS}, not {budget}")
+    config = vm.ModuleConfig(
+        page_size=integer(page_size, "--page-size"),
+        gas_metering=None if budget is None else "sync",
+        legacy_sbrk=legacy_sbrk,
+    )
+    return _Machine(vm.Config(backend=_BACKENDS[backend]), config, budget)
 
 
 def _seconds(text: str) -> float:
