@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from itertools import accumulate
 
 import vm
 from vm.assembler import assemble
@@ -16,10 +14,7 @@ LATEST64 = vm.InstructionSet.LATEST64
 
 def build(text: str, isa: vm.InstructionSet = LATEST64, *, imports: Sequence[str] = ()) -> vm.ProgramBlob:
     """Assembles `text`; `imports` are the names behind ``ecalli 0``, ``ecalli 1`` and so on."""
-    blob = vm.ProgramBlob.parse(assemble(text, isa))
-    symbols = [name.encode() for name in imports]
-    offsets = tuple(accumulate((len(symbol) for symbol in symbols[:-1]), initial=0)) if symbols else ()
-    return dataclasses.replace(blob, import_offsets=offsets, import_symbols=b"".join(symbols))
+    return vm.ProgramBlob.parse(assemble(text, isa)).with_imports(*imports)
 
 
 #: Imports ``ask``; every export says in its name what it does.

@@ -89,11 +89,6 @@ static inline int linux_dup3(int from, int to, int flags)
     return (int)linux_syscall3(__NR_dup3, from, to, flags);
 }
 
-static inline int linux_fcntl(int fd, int command, long argument)
-{
-    return (int)linux_syscall3(__NR_fcntl, fd, command, argument);
-}
-
 static inline int linux_poll(void *fds, unsigned count, int timeout_ms)
 {
     return (int)linux_syscall3(__NR_poll, LINUX_PTR(fds), count, timeout_ms);
@@ -208,16 +203,6 @@ static inline int linux_setresgid(uint32_t gid)
 static inline int linux_setresuid(uint32_t uid)
 {
     return (int)linux_syscall3(__NR_setresuid, uid, uid, uid);
-}
-
-static inline int linux_geteuid(void)
-{
-    return (int)linux_syscall1(__NR_geteuid, 0);
-}
-
-static inline int linux_getegid(void)
-{
-    return (int)linux_syscall1(__NR_getegid, 0);
 }
 
 static inline int linux_prctl(int option, unsigned long argument)

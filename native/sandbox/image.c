@@ -195,11 +195,6 @@ int64_t sandbox_image_gas_cost(const sandbox_image *image, uint32_t pc)
     return pvm_block_cost(&image->program, &image->execution.cost, start);
 }
 
-uint64_t sandbox_image_instruction_count(const sandbox_image *image)
-{
-    return image->recompiled.instruction_count;
-}
-
 int64_t sandbox_image_native_offset(const sandbox_image *image, uint32_t pc)
 {
     /* the tables of an image for the interpreter are empty */

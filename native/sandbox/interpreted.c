@@ -82,19 +82,6 @@ void sandbox_interpreted_stop(sandbox_interpreted *self)
     __atomic_store_n(&self->stop, true, __ATOMIC_RELAXED);
 }
 
-int sandbox_interpreted_reset(sandbox_interpreted *self)
-{
-    if (madvise(self->ram, self->ram_size, MADV_DONTNEED) != 0)
-        return -errno;
-    self->rw_accessible = self->image->map.rw_size;
-    self->busy = false;
-    self->stop = false;
-    memset(&self->guest, 0, sizeof self->guest);
-    guest_load_data(self->image, self->ram);
-    interpreted_set_regions(self);
-    return 0;
-}
-
 uint8_t *sandbox_interpreted_memory(sandbox_interpreted *self, uint64_t address, uint64_t size, int write)
 {
     return guest_memory(self->image, self->ram, self->rw_accessible, address, size, write);

@@ -72,7 +72,6 @@ int sandbox_image_create(const struct sandbox_program *program, sandbox_image **
 uint64_t sandbox_image_code_size(const sandbox_image *image);
 /* Copies up to `size` bytes of native code from `offset`; returns how many. */
 uint64_t sandbox_image_read_code(const sandbox_image *image, uint64_t offset, uint8_t *out, uint64_t size);
-uint64_t sandbox_image_instruction_count(const sandbox_image *image);
 /* Offset in the native code of what the instruction at `pc` became, or -1 if there is none (see pvm_find_pc) or the
  * image is for the interpreter. */
 int64_t sandbox_image_native_offset(const sandbox_image *image, uint32_t pc);
@@ -90,8 +89,6 @@ typedef struct sandbox_nursery sandbox_nursery;
 int sandbox_nursery_start(uint32_t drop, uint32_t uid, uint32_t gid, sandbox_nursery **nursery, uint32_t *step);
 /* Readable when a reply can be received, or when the nursery is gone. Owned by the nursery. */
 int sandbox_nursery_control(const sandbox_nursery *nursery);
-/* Readable when the nursery and with it every worker is dead. Owned by the nursery. */
-int sandbox_nursery_pidfd(const sandbox_nursery *nursery);
 /* Kills it, and with it every worker. */
 void sandbox_nursery_kill(sandbox_nursery *nursery);
 /* Kills, waits for the death (milliseconds), reaps and frees. NULL is allowed. */
@@ -182,10 +179,8 @@ struct sandbox_guest *sandbox_interpreted_guest(sandbox_interpreted *interpreted
 /* Runs about `budget` instructions on the calling thread. Returns an enum sandbox_event: SANDBOX_BUSY if it has
  * to be called again, and -EINVAL if there is no next pc. While busy, guest state and memory are not to be used. */
 int sandbox_interpreted_run(sandbox_interpreted *interpreted, uint64_t budget);
-/* Has a run return SANDBOX_BUSY within a millisecond, until the next reset. Safe from another thread. */
+/* Has a run return SANDBOX_BUSY within a millisecond, for good. Safe from another thread. */
 void sandbox_interpreted_stop(sandbox_interpreted *interpreted);
-/* Memory and state as they were at the start. Not while it runs. */
-int sandbox_interpreted_reset(sandbox_interpreted *interpreted);
 /* As sandbox_worker_memory. */
 uint8_t *sandbox_interpreted_memory(sandbox_interpreted *interpreted, uint64_t address, uint64_t size, int write);
 /* NULL is allowed. */

@@ -205,7 +205,7 @@ async def test_the_root_is_empty(pid: int) -> None:
     assert len(mounts) == 1
     assert {"ro", "nosuid", "nodev", "noexec"} <= set(mounts[0].split()[5].split(","))
     with pytest.raises(OSError, match=r"Read-only|No space"):
-        Path(f"/proc/{pid}/root/file").touch()
+        Path("/proc", str(pid), "root", "file").touch()
 
 
 @look_inside
