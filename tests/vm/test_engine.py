@@ -335,9 +335,10 @@ async def test_without_spinning(nothing_left: Census) -> None:
 def free_descriptors(count: int) -> Iterator[None]:
     """Leaves this process only so many file descriptors."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    top = 1 + max(int(fd) for fd in os.listdir("/proc/self/fd"))
-    fillers = []
-    resource.setrlimit(resource.RLIMIT_NOFILE, (top + 1, hard))
+    in_use = 1 + max(int(fd) for fd in os.listdir("/proc/self/fd"))
+    fillers: list[int] = []
+    # Room for `count` above the highest in use: below it there may be no gap at all.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + count, hard))
     try:
         with pytest.raises(OSError, match="Too many open files"):
             while True:
