@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import select
 import signal
@@ -120,6 +121,8 @@ class Worker:
 
     async def _see_death(self, pidfd: int, on_death: Callable[[Worker], None]) -> None:
         await self._ring.poll(pidfd, select.POLLIN)
+        if lib.sandbox_worker_wait_status(self.handle) in (-errno.EAGAIN, -errno.ESRCH):
+            await self._ring.poll(pidfd, select.POLLHUP)  # reaped: only then does it tell how it ended
         self.dead = True
         lib.sandbox_worker_mark_dead(self.handle)
         on_death(self)

@@ -156,7 +156,8 @@ int sandbox_worker_poll(sandbox_worker *worker);
 void sandbox_worker_kill(sandbox_worker *worker);
 /* To be called when the pidfd is readable: later polls give SANDBOX_DIED, and who waits on the futex wakes. */
 void sandbox_worker_mark_dead(sandbox_worker *worker);
-/* Wait status of the dead process as waitpid(2) has it, or -errno (-ENOTTY before Linux 6.15). */
+/* Wait status of the dead process as waitpid(2) has it, or -errno: -EAGAIN or -ESRCH until the kernel has reaped it,
+ * a moment after the pidfd became readable and when it reports POLLHUP; -ENOTTY or -ESRCH before Linux 6.15. */
 int sandbox_worker_wait_status(const sandbox_worker *worker);
 /* Bytes of memory that the worker's ram holds now. */
 uint64_t sandbox_worker_resident(const sandbox_worker *worker);

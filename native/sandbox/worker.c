@@ -155,7 +155,7 @@ int sandbox_worker_wait_status(const sandbox_worker *worker)
     struct worker_pidfd_info info = {.mask = WORKER_PIDFD_INFO_EXIT};
     if (ioctl(worker->pidfd, WORKER_PIDFD_GET_INFO, &info) != 0)
         return -errno;
-    return (info.mask & WORKER_PIDFD_INFO_EXIT) != 0 ? info.exit_code : -ENOTTY;
+    return (info.mask & WORKER_PIDFD_INFO_EXIT) != 0 ? info.exit_code : -EAGAIN;
 }
 
 /* --- running --- */
