@@ -10,11 +10,15 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "inline.h"
 #include "opcodes.h"
 #include "recompiler.h"
 
 /* No instruction is longer, and none is looked for further back than this. */
 #define PVM_MAX_INSTRUCTION_LENGTH (PVM_MAX_SKIP + 1u)
+
+/* More bytes than are read of any instruction's arguments. */
+#define PVM_ARGS_SIZE 16u
 
 struct pvm_decoded {
     uint32_t pc;
@@ -45,6 +49,16 @@ static inline uint64_t pvm_bitmask_window(const struct pvm_program *program, uin
     return bits >> (pc & 7);
 }
 
+/* The 64 bits of the bitmask from bit `pc`, a multiple of 64, on; zeros behind the code. */
+static inline uint64_t pvm_bitmask_word(const struct pvm_program *program, uint32_t pc)
+{
+    uint64_t bits = pvm_bitmask_window(program, pc);
+    if (pc >= program->code_size)
+        return 0;
+    const uint32_t rest = program->code_size - pc;
+    return rest < 64 ? bits & ((UINT64_C(1) << rest) - 1) : bits;
+}
+
 /* The pc of the first instruction at or after `pc`, or code_size. */
 static inline uint32_t pvm_seek_instruction(const struct pvm_program *program, uint32_t pc)
 {
@@ -66,12 +80,25 @@ static inline enum pvm_op pvm_op_at(const struct pvm_program *program, uint32_t 
     return (enum pvm_op)pvm_op_of_byte[program->isa][program->code[pc]];
 }
 
+struct pvm_extent {
+    uint32_t skip; /* argument bytes */
+    bool goes_on;  /* whether an instruction follows */
+};
+
+static inline struct pvm_extent pvm_extent(const struct pvm_program *program, uint32_t pc)
+{
+    const uint64_t bits = pvm_bitmask_window(program, pc + 1);
+    const uint32_t skip = (uint32_t)__builtin_ctzll(bits | UINT64_C(1) << PVM_MAX_SKIP);
+    const uint32_t rest = program->code_size - pc - 1;
+    if (skip < rest)
+        return (struct pvm_extent){skip, bits >> skip & 1};
+    return (struct pvm_extent){rest, false};
+}
+
 /* Argument bytes of the instruction at `pc`. */
 static inline uint32_t pvm_skip(const struct pvm_program *program, uint32_t pc)
 {
-    uint64_t bits = pvm_bitmask_window(program, pc + 1) | UINT64_C(1) << PVM_MAX_SKIP;
-    uint32_t skip = (uint32_t)__builtin_ctzll(bits), rest = program->code_size - pc - 1;
-    return skip < rest ? skip : rest;
+    return pvm_extent(program, pc).skip;
 }
 
 static inline uint8_t pvm_register(uint32_t nibble)
@@ -94,8 +121,7 @@ static inline uint32_t pvm_clamp_length(int32_t length)
     return length > 4 ? 4 : (uint32_t)length;
 }
 
-/* Where the immediates of a format are. Decoding is table-driven, not a switch, because which format comes
- * next is hard to predict for the CPU: a switch took a third of the compile time. */
+/* Where the immediates of a format are. */
 struct pvm_layout {
     uint8_t first;   /* argument bytes before the first immediate */
     uint8_t shift;   /* of its length in the first two argument bytes, if there are two immediates */
@@ -120,22 +146,13 @@ static const struct pvm_layout pvm_layout_of_format[] = {
     [PVM_FORMAT_REG_REG_REG] = {.first = 2},
 };
 
-/* Decodes the instruction at `pc`, where there must be one. Fields that its format lacks hold anything. */
-static inline struct pvm_decoded pvm_decode(const struct pvm_program *program, uint32_t pc)
+/* Decodes the arguments of an instruction of operation `op`: `skip` bytes at `args`, from where PVM_ARGS_SIZE bytes
+ * may be read. Fields that its format lacks hold anything. Inlined with a constant `op`, nothing is left of the
+ * tables but the loads and shifts of that one format. */
+PVM_INLINE struct pvm_decoded pvm_decode_as(enum pvm_op op, const uint8_t *args, uint32_t pc, uint32_t skip)
 {
-    enum { LONGEST = 16 }; /* more bytes than any format reads */
-    uint8_t padded[LONGEST];
-    const uint8_t *args = program->code + pc + 1;
-    uint32_t rest = program->code_size - pc - 1;
-    if (rest < LONGEST) {
-        memset(padded, 0, sizeof padded);
-        memcpy(padded, args, rest);
-        args = padded;
-    }
-
-    uint8_t op = (uint8_t)pvm_op_at(program, pc);
     const struct pvm_layout layout = pvm_layout_of_format[pvm_format_of_op[op]];
-    uint32_t skip = pvm_skip(program, pc), head = args[0] | (uint32_t)args[1] << 8;
+    uint32_t head = args[0] | (uint32_t)args[1] << 8;
     uint32_t all = pvm_clamp_length((int32_t)skip - layout.first);
     uint32_t some = pvm_clamp_length((int32_t)(head >> layout.shift & 7));
     uint32_t x_length = layout.two ? some : all;
@@ -148,7 +165,7 @@ static inline struct pvm_decoded pvm_decode(const struct pvm_program *program, u
         .pc = pc,
         .next = pc + 1 + skip,
         .target = pc + (uint32_t)(layout.offset_is_y ? y : x),
-        .op = op,
+        .op = (uint8_t)op,
         .a = layout.d_first ? high : low,
         .b = high,
         .d = layout.d_first ? low : third,
@@ -158,6 +175,26 @@ static inline struct pvm_decoded pvm_decode(const struct pvm_program *program, u
     if (op == PVM_OP_load_imm64)
         memcpy(&i.x, args + 1, sizeof i.x);
     return i;
+}
+
+/* The argument bytes of the instruction at `pc`, where PVM_ARGS_SIZE bytes may be read: in `padded` if the code
+ * ends before. */
+static inline const uint8_t *pvm_args(const struct pvm_program *program, uint32_t pc, uint8_t padded[PVM_ARGS_SIZE])
+{
+    const uint8_t *args = program->code + pc + 1;
+    uint32_t rest = program->code_size - pc - 1;
+    if (__builtin_expect(rest >= PVM_ARGS_SIZE, true))
+        return args;
+    memset(padded, 0, PVM_ARGS_SIZE);
+    memcpy(padded, args, rest);
+    return padded;
+}
+
+/* Decodes the instruction at `pc`, where there must be one. */
+static inline struct pvm_decoded pvm_decode(const struct pvm_program *program, uint32_t pc)
+{
+    uint8_t padded[PVM_ARGS_SIZE];
+    return pvm_decode_as(pvm_op_at(program, pc), pvm_args(program, pc, padded), pc, pvm_skip(program, pc));
 }
 
 /* Whether control passes from an instruction to the one behind it, in any case. */

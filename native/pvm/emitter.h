@@ -35,6 +35,7 @@ static const uint8_t pvm_native_register[PVM_REGISTER_COUNT] = {
 struct pvm_fixup {
     uint32_t at; /* native offset of the displacement */
     uint32_t pc;
+    uint32_t body; /* native offset of where a trap goes if no jump may land at `pc` */
 };
 
 /* A gas stub to be: the 32-bit displacement that leads to it, and what the host will know of it. */
@@ -49,20 +50,24 @@ struct pvm_emitter {
     const struct pvm_program *program;
     const struct pvm_target *target;
     struct pvm_recompiled *result; /* its instructions up to the one being emitted */
-    uint32_t indexed;              /* entries of result->index that are filled */
+    uint32_t stretches_begun;      /* entries of result->stretches that are filled */
+    uint32_t pc;                   /* of the instruction being emitted */
+    uint32_t body;                 /* where it begins behind its charge */
+    bool goes_on;                  /* whether an instruction follows it */
     enum x86_width w;              /* width of the guest's registers; X86_32 keeps the upper halves zero */
     bool bmi2;
     bool metered;
+    bool prefixed; /* whether anything is emitted before an instruction: a charge, the stop of step tracing */
     const struct pvm_execution *execution;
     uint32_t ecalli, sbrk, step; /* native offsets of the trampolines */
-    struct pvm_fixup *fixups; /* there is always room for one more */
+    struct pvm_fixup *fixups;
     size_t fixup_count, fixup_capacity;
-    struct pvm_stub_fixup *stubs; /* there is always room for two more */
+    struct pvm_stub_fixup *stubs;
     size_t stub_count, stub_capacity;
 };
 
-/* Emits the native code of one instruction. */
-void pvm_emit_instruction(struct pvm_emitter *e, const struct pvm_decoded *i);
+/* Emits the native code of the instruction at `pc`, with `skip` bytes at `args` (see pvm_decode_as). */
+void pvm_emit_instruction(struct pvm_emitter *e, enum pvm_op op, const uint8_t *args, uint32_t pc, uint32_t skip);
 
 /* Emits the trampolines; recompiler.h says what they do. */
 void pvm_emit_trampolines(struct pvm_emitter *e);
@@ -84,13 +89,17 @@ static inline uint32_t pvm_native_offset(const struct pvm_emitter *e)
 
 /* Emits `op` on the register (or opcode extension) `reg` and guest memory at (base + disp) mod 2^32.
  * The address-size prefix makes the sum wrap and clears what is above it, so that no guest value reaches
- * beyond 4 GiB. A constant address below 2 GiB needs none. */
-static inline void pvm_emit_access(struct pvm_emitter *e, uint32_t op, enum x86_width w, unsigned reg, unsigned base,
-                                   int32_t disp)
+ * beyond 4 GiB. */
+PVM_INLINE void pvm_emit_access(struct pvm_emitter *e, uint32_t op, enum x86_width w, unsigned reg, unsigned base,
+                                int32_t disp)
 {
-    if (base != X86_NO_REG || disp < 0)
-        op |= X86_ADDR32;
-    x86_rm(&e->x86, op, w, reg, (struct x86_mem){.base = base, .index = X86_NO_REG, .disp = disp});
+    x86_rm(&e->x86, op | X86_ADDR32, w, reg, (struct x86_mem){.base = base, .index = X86_NO_REG, .disp = disp});
+}
+
+/* The same at a constant address. One below 2 GiB needs no prefix. */
+PVM_INLINE void pvm_emit_access_at(struct pvm_emitter *e, uint32_t op, enum x86_width w, unsigned reg, int32_t disp)
+{
+    x86_rm_absolute(&e->x86, op | (disp < 0 ? X86_ADDR32 : 0), w, reg, disp);
 }
 
 /* Emits `op` on the register (or opcode extension) `reg` and the field of vmctx at `offset`. */

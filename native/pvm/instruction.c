@@ -54,17 +54,14 @@ static void arith(struct pvm_emitter *e, enum x86_width w, enum x86_alu op, unsi
     widen(e, w, d, d);
 }
 
-/* d = b + x */
+/* d = b + x. Where d is b, lea is as short as an addition, and the recompiler need not look. */
 static void add_imm(struct pvm_emitter *e, enum x86_width w, unsigned d, unsigned b, int32_t x)
 {
     if (x == 0) {
         widen(e, w, d, b);
         return;
     }
-    if (d == b)
-        x86_alu_imm(&e->x86, w, X86_ADD, d, x);
-    else
-        x86_lea(&e->x86, w, d, b, x);
+    x86_lea(&e->x86, w, d, b, x);
     widen(e, w, d, d);
 }
 
@@ -366,26 +363,25 @@ static void trap(struct pvm_emitter *e)
     x86_ud2(&e->x86);
 }
 
-static void jump(struct pvm_emitter *e, uint32_t target)
+/* A branch with nothing behind it panics even if it is not taken. */
+static bool branch_traps(struct pvm_emitter *e)
 {
-    if (pvm_is_jump_target(e->program, target))
-        pvm_emit_jump(e, target);
-    else
+    if (!e->goes_on)
         trap(e);
+    return !e->goes_on;
 }
 
-/* A branch to nowhere, or with nothing behind it, panics even if it is not taken. */
-static bool branch_traps(struct pvm_emitter *e, const struct pvm_decoded *i)
+/* A jump to nowhere panics with the register written. */
+static void load_imm_and_jump(struct pvm_emitter *e, unsigned a, const struct pvm_decoded *i)
 {
-    if (pvm_is_jump_target(e->program, i->target) && pvm_is_jump_target(e->program, i->next))
-        return false;
-    trap(e);
-    return true;
+    x86_mov_imm(&e->x86, a, constant(e, i->x));
+    e->body = pvm_native_offset(e);
+    pvm_emit_jump(e, i->target);
 }
 
 static void branch(struct pvm_emitter *e, enum x86_cc cc, const struct pvm_decoded *i)
 {
-    if (branch_traps(e, i))
+    if (branch_traps(e))
         return;
     x86_alu(&e->x86, e->w, X86_CMP, pvm_native_register[i->a], pvm_native_register[i->b]);
     pvm_emit_jump_if(e, cc, i->target);
@@ -393,7 +389,7 @@ static void branch(struct pvm_emitter *e, enum x86_cc cc, const struct pvm_decod
 
 static void branch_imm(struct pvm_emitter *e, enum x86_cc cc, const struct pvm_decoded *i)
 {
-    if (branch_traps(e, i))
+    if (branch_traps(e))
         return;
     x86_alu_imm(&e->x86, e->w, X86_CMP, pvm_native_register[i->a], (int32_t)i->x);
     pvm_emit_jump_if(e, cc, i->target);
@@ -437,6 +433,13 @@ static void store_imm(struct pvm_emitter *e, unsigned bytes, unsigned base, int3
     x86_put(&e->x86, (uint32_t)value, bytes == 8 ? 4 : bytes);
 }
 
+static void store_imm_at(struct pvm_emitter *e, unsigned bytes, int32_t disp, int32_t value)
+{
+    uint32_t op = bytes == 1 ? 0xc6u : bytes == 2 ? 0xc7u | X86_66 : 0xc7u;
+    pvm_emit_access_at(e, op, bytes == 8 ? X86_64 : X86_32, 0, disp);
+    x86_put(&e->x86, (uint32_t)value, bytes == 8 ? 4 : bytes);
+}
+
 static void load_i32(struct pvm_emitter *e, unsigned reg, unsigned base, int32_t disp)
 {
     pvm_emit_access(e, e->w == X86_64 ? LOAD_I32 : LOAD, e->w, reg, base, disp);
@@ -470,192 +473,184 @@ static void memset_bytes(struct pvm_emitter *e)
 
 /* --- dispatch ---------------------------------------------------------------------------------------------- */
 
-void pvm_emit_instruction(struct pvm_emitter *e, const struct pvm_decoded *i)
+/* A case of the dispatch: the instruction decoded as what it is, under short names. */
+#define OP(name, ...)                                                                                                \
+    case PVM_OP_##name: {                                                                                            \
+        const struct pvm_decoded i = pvm_decode_as(PVM_OP_##name, args, pc, skip);                                   \
+        const unsigned a = pvm_native_register[i.a], b = pvm_native_register[i.b], d = pvm_native_register[i.d];     \
+        const int32_t imm = (int32_t)i.x, imm2 = i.y;                                                                \
+        (void)a, (void)b, (void)d, (void)imm, (void)imm2;                                                            \
+        __VA_ARGS__;                                                                                                 \
+        break;                                                                                                       \
+    }
+
+void pvm_emit_instruction(struct pvm_emitter *e, enum pvm_op op, const uint8_t *args, uint32_t pc, uint32_t skip)
 {
     struct x86 *x = &e->x86;
     const enum x86_width w = e->w;
-    const unsigned a = pvm_native_register[i->a], b = pvm_native_register[i->b], d = pvm_native_register[i->d];
-    const unsigned none = X86_NO_REG;
-    const int32_t imm = (int32_t)i->x, imm2 = i->y;
 
-    switch ((enum pvm_op)i->op) {
+    switch (op) {
     /* control flow */
-    case PVM_OP_invalid:
-    case PVM_OP_trap:
-        trap(e);
-        break;
-    case PVM_OP_fallthrough:
-    case PVM_OP_unlikely:
-        break;
-    case PVM_OP_jump:
-        jump(e, i->target);
-        break;
-    case PVM_OP_jump_indirect:
-        code_address(e, a, imm);
-        jump_to_code_address(e);
-        break;
-    case PVM_OP_load_imm_and_jump:
-        x86_mov_imm(x, a, constant(e, imm));
-        jump(e, i->target);
-        break;
-    case PVM_OP_load_imm_and_jump_indirect:
-        code_address(e, b, imm2); /* before a, which may be b, is written */
-        x86_mov_imm(x, a, constant(e, imm));
-        jump_to_code_address(e);
-        break;
-    case PVM_OP_branch_eq_imm: branch_imm(e, X86_E, i); break;
-    case PVM_OP_branch_not_eq_imm: branch_imm(e, X86_NE, i); break;
-    case PVM_OP_branch_less_unsigned_imm: branch_imm(e, X86_B, i); break;
-    case PVM_OP_branch_less_or_equal_unsigned_imm: branch_imm(e, X86_BE, i); break;
-    case PVM_OP_branch_greater_or_equal_unsigned_imm: branch_imm(e, X86_AE, i); break;
-    case PVM_OP_branch_greater_unsigned_imm: branch_imm(e, X86_A, i); break;
-    case PVM_OP_branch_less_signed_imm: branch_imm(e, X86_L, i); break;
-    case PVM_OP_branch_less_or_equal_signed_imm: branch_imm(e, X86_LE, i); break;
-    case PVM_OP_branch_greater_or_equal_signed_imm: branch_imm(e, X86_GE, i); break;
-    case PVM_OP_branch_greater_signed_imm: branch_imm(e, X86_G, i); break;
-    case PVM_OP_branch_eq: branch(e, X86_E, i); break;
-    case PVM_OP_branch_not_eq: branch(e, X86_NE, i); break;
-    case PVM_OP_branch_less_unsigned: branch(e, X86_B, i); break;
-    case PVM_OP_branch_less_signed: branch(e, X86_L, i); break;
-    case PVM_OP_branch_greater_or_equal_unsigned: branch(e, X86_AE, i); break;
-    case PVM_OP_branch_greater_or_equal_signed: branch(e, X86_GE, i); break;
+    OP(invalid, trap(e))
+    OP(trap, trap(e))
+    OP(fallthrough, )
+    OP(unlikely, )
+    OP(jump, pvm_emit_jump(e, i.target))
+    OP(jump_indirect, code_address(e, a, imm); jump_to_code_address(e))
+    OP(load_imm_and_jump, load_imm_and_jump(e, a, &i))
+    /* the address before a, which may be b, is written */
+    OP(load_imm_and_jump_indirect,
+       code_address(e, b, imm2); x86_mov_imm(x, a, constant(e, imm)); jump_to_code_address(e))
+    OP(branch_eq_imm, branch_imm(e, X86_E, &i))
+    OP(branch_not_eq_imm, branch_imm(e, X86_NE, &i))
+    OP(branch_less_unsigned_imm, branch_imm(e, X86_B, &i))
+    OP(branch_less_or_equal_unsigned_imm, branch_imm(e, X86_BE, &i))
+    OP(branch_greater_or_equal_unsigned_imm, branch_imm(e, X86_AE, &i))
+    OP(branch_greater_unsigned_imm, branch_imm(e, X86_A, &i))
+    OP(branch_less_signed_imm, branch_imm(e, X86_L, &i))
+    OP(branch_less_or_equal_signed_imm, branch_imm(e, X86_LE, &i))
+    OP(branch_greater_or_equal_signed_imm, branch_imm(e, X86_GE, &i))
+    OP(branch_greater_signed_imm, branch_imm(e, X86_G, &i))
+    OP(branch_eq, branch(e, X86_E, &i))
+    OP(branch_not_eq, branch(e, X86_NE, &i))
+    OP(branch_less_unsigned, branch(e, X86_B, &i))
+    OP(branch_less_signed, branch(e, X86_L, &i))
+    OP(branch_greater_or_equal_unsigned, branch(e, X86_AE, &i))
+    OP(branch_greater_or_equal_signed, branch(e, X86_GE, &i))
 
     /* the host's part */
-    case PVM_OP_ecalli: pvm_emit_leave(e, e->ecalli); break;
-    case PVM_OP_sbrk: pvm_emit_leave(e, e->sbrk); break;
-    case PVM_OP_memset: memset_bytes(e); break;
+    OP(ecalli, pvm_emit_leave(e, e->ecalli))
+    OP(sbrk, pvm_emit_leave(e, e->sbrk))
+    OP(memset, memset_bytes(e))
 
     /* constants and moves */
-    case PVM_OP_load_imm: x86_mov_imm(x, a, constant(e, imm)); break;
-    case PVM_OP_load_imm64: x86_mov_imm(x, a, i->x); break;
-    case PVM_OP_move_reg: move(e, w, d, a); break;
-    case PVM_OP_cmov_if_zero: cmov(e, X86_E, d, a, b); break;
-    case PVM_OP_cmov_if_not_zero: cmov(e, X86_NE, d, a, b); break;
-    case PVM_OP_cmov_if_zero_imm: cmov_imm(e, X86_E, a, b, imm); break;
-    case PVM_OP_cmov_if_not_zero_imm: cmov_imm(e, X86_NE, a, b, imm); break;
+    OP(load_imm, x86_mov_imm(x, a, constant(e, imm)))
+    OP(load_imm64, x86_mov_imm(x, a, i.x))
+    OP(move_reg, move(e, w, d, a))
+    OP(cmov_if_zero, cmov(e, X86_E, d, a, b))
+    OP(cmov_if_not_zero, cmov(e, X86_NE, d, a, b))
+    OP(cmov_if_zero_imm, cmov_imm(e, X86_E, a, b, imm))
+    OP(cmov_if_not_zero_imm, cmov_imm(e, X86_NE, a, b, imm))
 
     /* stores */
-    case PVM_OP_store_imm_u8: store_imm(e, 1, none, imm, imm2); break;
-    case PVM_OP_store_imm_u16: store_imm(e, 2, none, imm, imm2); break;
-    case PVM_OP_store_imm_u32: store_imm(e, 4, none, imm, imm2); break;
-    case PVM_OP_store_imm_u64: store_imm(e, 8, none, imm, imm2); break;
-    case PVM_OP_store_imm_indirect_u8: store_imm(e, 1, a, imm, imm2); break;
-    case PVM_OP_store_imm_indirect_u16: store_imm(e, 2, a, imm, imm2); break;
-    case PVM_OP_store_imm_indirect_u32: store_imm(e, 4, a, imm, imm2); break;
-    case PVM_OP_store_imm_indirect_u64: store_imm(e, 8, a, imm, imm2); break;
-    case PVM_OP_store_u8: pvm_emit_access(e, STORE_8, X86_32, a, none, imm); break;
-    case PVM_OP_store_u16: pvm_emit_access(e, STORE_16, X86_32, a, none, imm); break;
-    case PVM_OP_store_u32: pvm_emit_access(e, STORE, X86_32, a, none, imm); break;
-    case PVM_OP_store_u64: pvm_emit_access(e, STORE, X86_64, a, none, imm); break;
-    case PVM_OP_store_indirect_u8: pvm_emit_access(e, STORE_8, X86_32, a, b, imm); break;
-    case PVM_OP_store_indirect_u16: pvm_emit_access(e, STORE_16, X86_32, a, b, imm); break;
-    case PVM_OP_store_indirect_u32: pvm_emit_access(e, STORE, X86_32, a, b, imm); break;
-    case PVM_OP_store_indirect_u64: pvm_emit_access(e, STORE, X86_64, a, b, imm); break;
+    OP(store_imm_u8, store_imm_at(e, 1, imm, imm2))
+    OP(store_imm_u16, store_imm_at(e, 2, imm, imm2))
+    OP(store_imm_u32, store_imm_at(e, 4, imm, imm2))
+    OP(store_imm_u64, store_imm_at(e, 8, imm, imm2))
+    OP(store_imm_indirect_u8, store_imm(e, 1, a, imm, imm2))
+    OP(store_imm_indirect_u16, store_imm(e, 2, a, imm, imm2))
+    OP(store_imm_indirect_u32, store_imm(e, 4, a, imm, imm2))
+    OP(store_imm_indirect_u64, store_imm(e, 8, a, imm, imm2))
+    OP(store_u8, pvm_emit_access_at(e, STORE_8, X86_32, a, imm))
+    OP(store_u16, pvm_emit_access_at(e, STORE_16, X86_32, a, imm))
+    OP(store_u32, pvm_emit_access_at(e, STORE, X86_32, a, imm))
+    OP(store_u64, pvm_emit_access_at(e, STORE, X86_64, a, imm))
+    OP(store_indirect_u8, pvm_emit_access(e, STORE_8, X86_32, a, b, imm))
+    OP(store_indirect_u16, pvm_emit_access(e, STORE_16, X86_32, a, b, imm))
+    OP(store_indirect_u32, pvm_emit_access(e, STORE, X86_32, a, b, imm))
+    OP(store_indirect_u64, pvm_emit_access(e, STORE, X86_64, a, b, imm))
 
     /* loads */
-    case PVM_OP_load_u8: pvm_emit_access(e, LOAD_U8, X86_32, a, none, imm); break;
-    case PVM_OP_load_i8: pvm_emit_access(e, LOAD_I8, w, a, none, imm); break;
-    case PVM_OP_load_u16: pvm_emit_access(e, LOAD_U16, X86_32, a, none, imm); break;
-    case PVM_OP_load_i16: pvm_emit_access(e, LOAD_I16, w, a, none, imm); break;
-    case PVM_OP_load_u32: pvm_emit_access(e, LOAD, X86_32, a, none, imm); break;
-    case PVM_OP_load_i32: load_i32(e, a, none, imm); break;
-    case PVM_OP_load_u64: pvm_emit_access(e, LOAD, X86_64, a, none, imm); break;
-    case PVM_OP_load_indirect_u8: pvm_emit_access(e, LOAD_U8, X86_32, a, b, imm); break;
-    case PVM_OP_load_indirect_i8: pvm_emit_access(e, LOAD_I8, w, a, b, imm); break;
-    case PVM_OP_load_indirect_u16: pvm_emit_access(e, LOAD_U16, X86_32, a, b, imm); break;
-    case PVM_OP_load_indirect_i16: pvm_emit_access(e, LOAD_I16, w, a, b, imm); break;
-    case PVM_OP_load_indirect_u32: pvm_emit_access(e, LOAD, X86_32, a, b, imm); break;
-    case PVM_OP_load_indirect_i32: load_i32(e, a, b, imm); break;
-    case PVM_OP_load_indirect_u64: pvm_emit_access(e, LOAD, X86_64, a, b, imm); break;
+    OP(load_u8, pvm_emit_access_at(e, LOAD_U8, X86_32, a, imm))
+    OP(load_i8, pvm_emit_access_at(e, LOAD_I8, w, a, imm))
+    OP(load_u16, pvm_emit_access_at(e, LOAD_U16, X86_32, a, imm))
+    OP(load_i16, pvm_emit_access_at(e, LOAD_I16, w, a, imm))
+    OP(load_u32, pvm_emit_access_at(e, LOAD, X86_32, a, imm))
+    OP(load_i32, pvm_emit_access_at(e, w == X86_64 ? LOAD_I32 : LOAD, w, a, imm))
+    OP(load_u64, pvm_emit_access_at(e, LOAD, X86_64, a, imm))
+    OP(load_indirect_u8, pvm_emit_access(e, LOAD_U8, X86_32, a, b, imm))
+    OP(load_indirect_i8, pvm_emit_access(e, LOAD_I8, w, a, b, imm))
+    OP(load_indirect_u16, pvm_emit_access(e, LOAD_U16, X86_32, a, b, imm))
+    OP(load_indirect_i16, pvm_emit_access(e, LOAD_I16, w, a, b, imm))
+    OP(load_indirect_u32, pvm_emit_access(e, LOAD, X86_32, a, b, imm))
+    OP(load_indirect_i32, load_i32(e, a, b, imm))
+    OP(load_indirect_u64, pvm_emit_access(e, LOAD, X86_64, a, b, imm))
 
     /* bits */
-    case PVM_OP_count_set_bits_64: x86_rr(x, X86_F3 | X86_0F | 0xb8, X86_64, d, a); break;
-    case PVM_OP_count_set_bits_32: x86_rr(x, X86_F3 | X86_0F | 0xb8, X86_32, d, a); break;
-    case PVM_OP_count_leading_zero_bits_64: x86_rr(x, X86_F3 | X86_0F | 0xbd, X86_64, d, a); break;
-    case PVM_OP_count_leading_zero_bits_32: x86_rr(x, X86_F3 | X86_0F | 0xbd, X86_32, d, a); break;
-    case PVM_OP_count_trailing_zero_bits_64: x86_rr(x, X86_F3 | X86_0F | 0xbc, X86_64, d, a); break;
-    case PVM_OP_count_trailing_zero_bits_32: x86_rr(x, X86_F3 | X86_0F | 0xbc, X86_32, d, a); break;
-    case PVM_OP_sign_extend_8: x86_movsx8(x, w, d, a); break;
-    case PVM_OP_sign_extend_16: x86_movsx16(x, w, d, a); break;
-    case PVM_OP_zero_extend_16: x86_movzx16(x, d, a); break;
-    case PVM_OP_reverse_byte: reverse_byte(e, d, a); break;
-    case PVM_OP_and: arith(e, w, X86_AND, d, a, b); break;
-    case PVM_OP_xor: arith(e, w, X86_XOR, d, a, b); break;
-    case PVM_OP_or: arith(e, w, X86_OR, d, a, b); break;
-    case PVM_OP_and_inverted: x86_andn(x, w, d, a, b); break;
-    case PVM_OP_or_inverted: or_inverted(e, d, a, b); break;
-    case PVM_OP_xnor: xnor(e, d, a, b); break;
-    case PVM_OP_and_imm: and_imm(e, a, b, imm); break;
-    case PVM_OP_xor_imm: logic_imm(e, X86_XOR, a, b, imm); break;
-    case PVM_OP_or_imm: logic_imm(e, X86_OR, a, b, imm); break;
+    OP(count_set_bits_64, x86_rr(x, X86_F3 | X86_0F | 0xb8, X86_64, d, a))
+    OP(count_set_bits_32, x86_rr(x, X86_F3 | X86_0F | 0xb8, X86_32, d, a))
+    OP(count_leading_zero_bits_64, x86_rr(x, X86_F3 | X86_0F | 0xbd, X86_64, d, a))
+    OP(count_leading_zero_bits_32, x86_rr(x, X86_F3 | X86_0F | 0xbd, X86_32, d, a))
+    OP(count_trailing_zero_bits_64, x86_rr(x, X86_F3 | X86_0F | 0xbc, X86_64, d, a))
+    OP(count_trailing_zero_bits_32, x86_rr(x, X86_F3 | X86_0F | 0xbc, X86_32, d, a))
+    OP(sign_extend_8, x86_movsx8(x, w, d, a))
+    OP(sign_extend_16, x86_movsx16(x, w, d, a))
+    OP(zero_extend_16, x86_movzx16(x, d, a))
+    OP(reverse_byte, reverse_byte(e, d, a))
+    OP(and, arith(e, w, X86_AND, d, a, b))
+    OP(xor, arith(e, w, X86_XOR, d, a, b))
+    OP(or, arith(e, w, X86_OR, d, a, b))
+    OP(and_inverted, x86_andn(x, w, d, a, b))
+    OP(or_inverted, or_inverted(e, d, a, b))
+    OP(xnor, xnor(e, d, a, b))
+    OP(and_imm, and_imm(e, a, b, imm))
+    OP(xor_imm, logic_imm(e, X86_XOR, a, b, imm))
+    OP(or_imm, logic_imm(e, X86_OR, a, b, imm))
 
     /* sums and products */
-    case PVM_OP_add_32: arith(e, X86_32, X86_ADD, d, a, b); break;
-    case PVM_OP_sub_32: arith(e, X86_32, X86_SUB, d, a, b); break;
-    case PVM_OP_mul_32: multiply(e, X86_32, d, a, b); break;
-    case PVM_OP_add_64: arith(e, X86_64, X86_ADD, d, a, b); break;
-    case PVM_OP_sub_64: arith(e, X86_64, X86_SUB, d, a, b); break;
-    case PVM_OP_mul_64: multiply(e, X86_64, d, a, b); break;
-    case PVM_OP_add_imm_32: add_imm(e, X86_32, a, b, imm); break;
-    case PVM_OP_add_imm_64: add_imm(e, X86_64, a, b, imm); break;
-    case PVM_OP_negate_and_add_imm_32: negate_and_add_imm(e, X86_32, a, b, imm); break;
-    case PVM_OP_negate_and_add_imm_64: negate_and_add_imm(e, X86_64, a, b, imm); break;
-    case PVM_OP_mul_imm_32:
-        x86_imul_imm(x, X86_32, a, b, imm);
-        widen(e, X86_32, a, a);
-        break;
-    case PVM_OP_mul_imm_64: x86_imul_imm(x, X86_64, a, b, imm); break;
-    case PVM_OP_mul_upper_signed_signed: multiply_upper(e, d, a, b, true, true); break;
-    case PVM_OP_mul_upper_unsigned_unsigned: multiply_upper(e, d, a, b, false, false); break;
-    case PVM_OP_mul_upper_signed_unsigned: multiply_upper(e, d, a, b, true, false); break;
-    case PVM_OP_div_unsigned_32: divide(e, X86_32, d, a, b, false, false); break;
-    case PVM_OP_div_signed_32: divide(e, X86_32, d, a, b, true, false); break;
-    case PVM_OP_rem_unsigned_32: divide(e, X86_32, d, a, b, false, true); break;
-    case PVM_OP_rem_signed_32: divide(e, X86_32, d, a, b, true, true); break;
-    case PVM_OP_div_unsigned_64: divide(e, X86_64, d, a, b, false, false); break;
-    case PVM_OP_div_signed_64: divide(e, X86_64, d, a, b, true, false); break;
-    case PVM_OP_rem_unsigned_64: divide(e, X86_64, d, a, b, false, true); break;
-    case PVM_OP_rem_signed_64: divide(e, X86_64, d, a, b, true, true); break;
+    OP(add_32, arith(e, X86_32, X86_ADD, d, a, b))
+    OP(sub_32, arith(e, X86_32, X86_SUB, d, a, b))
+    OP(mul_32, multiply(e, X86_32, d, a, b))
+    OP(add_64, arith(e, X86_64, X86_ADD, d, a, b))
+    OP(sub_64, arith(e, X86_64, X86_SUB, d, a, b))
+    OP(mul_64, multiply(e, X86_64, d, a, b))
+    OP(add_imm_32, add_imm(e, X86_32, a, b, imm))
+    OP(add_imm_64, add_imm(e, X86_64, a, b, imm))
+    OP(negate_and_add_imm_32, negate_and_add_imm(e, X86_32, a, b, imm))
+    OP(negate_and_add_imm_64, negate_and_add_imm(e, X86_64, a, b, imm))
+    OP(mul_imm_32, x86_imul_imm(x, X86_32, a, b, imm); widen(e, X86_32, a, a))
+    OP(mul_imm_64, x86_imul_imm(x, X86_64, a, b, imm))
+    OP(mul_upper_signed_signed, multiply_upper(e, d, a, b, true, true))
+    OP(mul_upper_unsigned_unsigned, multiply_upper(e, d, a, b, false, false))
+    OP(mul_upper_signed_unsigned, multiply_upper(e, d, a, b, true, false))
+    OP(div_unsigned_32, divide(e, X86_32, d, a, b, false, false))
+    OP(div_signed_32, divide(e, X86_32, d, a, b, true, false))
+    OP(rem_unsigned_32, divide(e, X86_32, d, a, b, false, true))
+    OP(rem_signed_32, divide(e, X86_32, d, a, b, true, true))
+    OP(div_unsigned_64, divide(e, X86_64, d, a, b, false, false))
+    OP(div_signed_64, divide(e, X86_64, d, a, b, true, false))
+    OP(rem_unsigned_64, divide(e, X86_64, d, a, b, false, true))
+    OP(rem_signed_64, divide(e, X86_64, d, a, b, true, true))
 
     /* shifts and rotations */
-    case PVM_OP_shift_logical_left_32: shift(e, X86_32, X86_SHL, d, a, b); break;
-    case PVM_OP_shift_logical_right_32: shift(e, X86_32, X86_SHR, d, a, b); break;
-    case PVM_OP_shift_arithmetic_right_32: shift(e, X86_32, X86_SAR, d, a, b); break;
-    case PVM_OP_shift_logical_left_64: shift(e, X86_64, X86_SHL, d, a, b); break;
-    case PVM_OP_shift_logical_right_64: shift(e, X86_64, X86_SHR, d, a, b); break;
-    case PVM_OP_shift_arithmetic_right_64: shift(e, X86_64, X86_SAR, d, a, b); break;
-    case PVM_OP_rotate_left_32: shift(e, X86_32, X86_ROL, d, a, b); break;
-    case PVM_OP_rotate_right_32: shift(e, X86_32, X86_ROR, d, a, b); break;
-    case PVM_OP_rotate_left_64: shift(e, X86_64, X86_ROL, d, a, b); break;
-    case PVM_OP_rotate_right_64: shift(e, X86_64, X86_ROR, d, a, b); break;
-    case PVM_OP_shift_logical_left_imm_32: shift_imm(e, X86_32, X86_SHL, a, b, imm); break;
-    case PVM_OP_shift_logical_right_imm_32: shift_imm(e, X86_32, X86_SHR, a, b, imm); break;
-    case PVM_OP_shift_arithmetic_right_imm_32: shift_imm(e, X86_32, X86_SAR, a, b, imm); break;
-    case PVM_OP_shift_logical_left_imm_64: shift_imm(e, X86_64, X86_SHL, a, b, imm); break;
-    case PVM_OP_shift_logical_right_imm_64: shift_imm(e, X86_64, X86_SHR, a, b, imm); break;
-    case PVM_OP_shift_arithmetic_right_imm_64: shift_imm(e, X86_64, X86_SAR, a, b, imm); break;
-    case PVM_OP_rotate_right_imm_32: shift_imm(e, X86_32, X86_ROR, a, b, imm); break;
-    case PVM_OP_rotate_right_imm_64: shift_imm(e, X86_64, X86_ROR, a, b, imm); break;
-    case PVM_OP_shift_logical_left_imm_alt_32: shift_imm_alt(e, X86_32, X86_SHL, a, b, imm); break;
-    case PVM_OP_shift_logical_right_imm_alt_32: shift_imm_alt(e, X86_32, X86_SHR, a, b, imm); break;
-    case PVM_OP_shift_arithmetic_right_imm_alt_32: shift_imm_alt(e, X86_32, X86_SAR, a, b, imm); break;
-    case PVM_OP_shift_logical_left_imm_alt_64: shift_imm_alt(e, X86_64, X86_SHL, a, b, imm); break;
-    case PVM_OP_shift_logical_right_imm_alt_64: shift_imm_alt(e, X86_64, X86_SHR, a, b, imm); break;
-    case PVM_OP_shift_arithmetic_right_imm_alt_64: shift_imm_alt(e, X86_64, X86_SAR, a, b, imm); break;
-    case PVM_OP_rotate_right_imm_alt_32: shift_imm_alt(e, X86_32, X86_ROR, a, b, imm); break;
-    case PVM_OP_rotate_right_imm_alt_64: shift_imm_alt(e, X86_64, X86_ROR, a, b, imm); break;
+    OP(shift_logical_left_32, shift(e, X86_32, X86_SHL, d, a, b))
+    OP(shift_logical_right_32, shift(e, X86_32, X86_SHR, d, a, b))
+    OP(shift_arithmetic_right_32, shift(e, X86_32, X86_SAR, d, a, b))
+    OP(shift_logical_left_64, shift(e, X86_64, X86_SHL, d, a, b))
+    OP(shift_logical_right_64, shift(e, X86_64, X86_SHR, d, a, b))
+    OP(shift_arithmetic_right_64, shift(e, X86_64, X86_SAR, d, a, b))
+    OP(rotate_left_32, shift(e, X86_32, X86_ROL, d, a, b))
+    OP(rotate_right_32, shift(e, X86_32, X86_ROR, d, a, b))
+    OP(rotate_left_64, shift(e, X86_64, X86_ROL, d, a, b))
+    OP(rotate_right_64, shift(e, X86_64, X86_ROR, d, a, b))
+    OP(shift_logical_left_imm_32, shift_imm(e, X86_32, X86_SHL, a, b, imm))
+    OP(shift_logical_right_imm_32, shift_imm(e, X86_32, X86_SHR, a, b, imm))
+    OP(shift_arithmetic_right_imm_32, shift_imm(e, X86_32, X86_SAR, a, b, imm))
+    OP(shift_logical_left_imm_64, shift_imm(e, X86_64, X86_SHL, a, b, imm))
+    OP(shift_logical_right_imm_64, shift_imm(e, X86_64, X86_SHR, a, b, imm))
+    OP(shift_arithmetic_right_imm_64, shift_imm(e, X86_64, X86_SAR, a, b, imm))
+    OP(rotate_right_imm_32, shift_imm(e, X86_32, X86_ROR, a, b, imm))
+    OP(rotate_right_imm_64, shift_imm(e, X86_64, X86_ROR, a, b, imm))
+    OP(shift_logical_left_imm_alt_32, shift_imm_alt(e, X86_32, X86_SHL, a, b, imm))
+    OP(shift_logical_right_imm_alt_32, shift_imm_alt(e, X86_32, X86_SHR, a, b, imm))
+    OP(shift_arithmetic_right_imm_alt_32, shift_imm_alt(e, X86_32, X86_SAR, a, b, imm))
+    OP(shift_logical_left_imm_alt_64, shift_imm_alt(e, X86_64, X86_SHL, a, b, imm))
+    OP(shift_logical_right_imm_alt_64, shift_imm_alt(e, X86_64, X86_SHR, a, b, imm))
+    OP(shift_arithmetic_right_imm_alt_64, shift_imm_alt(e, X86_64, X86_SAR, a, b, imm))
+    OP(rotate_right_imm_alt_32, shift_imm_alt(e, X86_32, X86_ROR, a, b, imm))
+    OP(rotate_right_imm_alt_64, shift_imm_alt(e, X86_64, X86_ROR, a, b, imm))
 
     /* comparisons */
-    case PVM_OP_set_less_than_unsigned: set(e, X86_B, d, a, b); break;
-    case PVM_OP_set_less_than_signed: set(e, X86_L, d, a, b); break;
-    case PVM_OP_set_less_than_unsigned_imm: set_imm(e, X86_B, a, b, imm); break;
-    case PVM_OP_set_less_than_signed_imm: set_imm(e, X86_L, a, b, imm); break;
-    case PVM_OP_set_greater_than_unsigned_imm: set_imm(e, X86_A, a, b, imm); break;
-    case PVM_OP_set_greater_than_signed_imm: set_imm(e, X86_G, a, b, imm); break;
-    case PVM_OP_maximum: select_by(e, X86_L, d, a, b); break;
-    case PVM_OP_maximum_unsigned: select_by(e, X86_B, d, a, b); break;
-    case PVM_OP_minimum: select_by(e, X86_G, d, a, b); break;
-    case PVM_OP_minimum_unsigned: select_by(e, X86_A, d, a, b); break;
+    OP(set_less_than_unsigned, set(e, X86_B, d, a, b))
+    OP(set_less_than_signed, set(e, X86_L, d, a, b))
+    OP(set_less_than_unsigned_imm, set_imm(e, X86_B, a, b, imm))
+    OP(set_less_than_signed_imm, set_imm(e, X86_L, a, b, imm))
+    OP(set_greater_than_unsigned_imm, set_imm(e, X86_A, a, b, imm))
+    OP(set_greater_than_signed_imm, set_imm(e, X86_G, a, b, imm))
+    OP(maximum, select_by(e, X86_L, d, a, b))
+    OP(maximum_unsigned, select_by(e, X86_B, d, a, b))
+    OP(minimum, select_by(e, X86_G, d, a, b))
+    OP(minimum_unsigned, select_by(e, X86_A, d, a, b))
 
     case PVM_OP_COUNT:
         break;

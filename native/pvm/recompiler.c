@@ -2,17 +2,19 @@
  *
  * The passes of a recompilation, and the tables that come out of it.
  */
+#define _DEFAULT_SOURCE
 #include "recompiler.h"
 
 #include <assert.h>
 #include <cpuid.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "emitter.h"
 
-/* Guest code bytes per entry of pvm_recompiled.index. */
-#define INDEX_STRIDE 64
+/* Guest code bytes per struct pvm_stretch. */
+#define STRETCH 64u
 
 /* A gas stub is a ud2. */
 #define GAS_STUB_LENGTH 2u
@@ -22,28 +24,42 @@
 
 /* --- tables ------------------------------------------------------------------------------------------------ */
 
-/* The instruction at `pc` among instructions[first .. end), which are ascending; NULL if it is not there. */
-static const struct pvm_instruction *find_between(const struct pvm_instruction *instructions, size_t first, size_t end,
-                                                  uint32_t pc)
+static const struct pvm_stretch *find_stretch(const struct pvm_recompiled *recompiled, uint32_t pc)
 {
-    while (first < end) {
-        size_t middle = first + (end - first) / 2;
-        if (instructions[middle].pc < pc)
-            first = middle + 1;
-        else if (instructions[middle].pc > pc)
-            end = middle;
-        else
-            return &instructions[middle];
-    }
-    return NULL;
+    return pc / STRETCH < recompiled->stretch_count ? &recompiled->stretches[pc / STRETCH] : NULL;
+}
+
+static uint32_t count_bits(uint64_t bits)
+{
+    uint64_t count; /* an instruction of its own, without asking for it in all that is compiled here */
+    __asm__("popcnt %1, %0" : "=r"(count) : "r"(bits) : "cc");
+    return (uint32_t)count;
+}
+
+/* The instruction at `pc`, which is one. */
+static const struct pvm_instruction *instruction_at(const struct pvm_recompiled *recompiled,
+                                                    const struct pvm_stretch *stretch, uint32_t pc)
+{
+    const uint64_t below = (UINT64_C(1) << pc % STRETCH) - 1;
+    return &recompiled->instructions[stretch->first + count_bits(stretch->starts & below)];
 }
 
 const struct pvm_instruction *pvm_find_pc(const struct pvm_recompiled *recompiled, uint32_t pc)
 {
-    size_t stretch = pc / INDEX_STRIDE;
-    if (stretch + 1 >= recompiled->index_count)
+    const struct pvm_stretch *stretch = find_stretch(recompiled, pc);
+    if (!stretch || !(stretch->starts >> pc % STRETCH & 1))
         return NULL;
-    return find_between(recompiled->instructions, recompiled->index[stretch], recompiled->index[stretch + 1], pc);
+    return instruction_at(recompiled, stretch, pc);
+}
+
+/* The same if a jump may land there. Holds for all pcs once everything is emitted, before that for those behind
+ * which code was emitted already. */
+static const struct pvm_instruction *find_jump_target(const struct pvm_recompiled *recompiled, uint32_t pc)
+{
+    const struct pvm_stretch *stretch = find_stretch(recompiled, pc);
+    if (!stretch || !(stretch->jump_targets >> pc % STRETCH & 1))
+        return NULL;
+    return instruction_at(recompiled, stretch, pc);
 }
 
 const struct pvm_instruction *pvm_find_native(const struct pvm_recompiled *recompiled, uint64_t native)
@@ -81,8 +97,7 @@ void pvm_fill_jump_table(const struct pvm_program *program, const struct pvm_rec
         const struct pvm_instruction *instruction = NULL;
         if (entry_size != 0) {
             memcpy(&pc, program->jump_table + (size_t)n * entry_size, entry_size);
-            if (pvm_is_jump_target(program, pc))
-                instruction = pvm_find_pc(recompiled, pc);
+            instruction = find_jump_target(recompiled, pc);
         }
         *slots++ = instruction ? code_base + instruction->native : PVM_INVALID_CODE_ADDRESS;
         *slots++ = PVM_INVALID_CODE_ADDRESS;
@@ -93,36 +108,36 @@ void pvm_recompiled_free(struct pvm_recompiled *result)
 {
     free(result->instructions);
     free(result->gas_stubs);
-    free(result->index);
+    free(result->stretches);
     *result = (struct pvm_recompiled){0};
 }
 
 /* --- jumps ------------------------------------------------------------------------------------------------- */
 
 /* Emits a jump whose short form is `near8` with an 8-bit displacement, and whose long form is the
- * `opcode_size` bytes of `near32` with a 32-bit one. */
+ * `opcode_size` bytes of `near32` with a 32-bit one. A jump ahead may turn out to lead nowhere: then
+ * resolve_fixups puts a trap where its instruction begins. */
 static void emit_jump(struct pvm_emitter *e, unsigned near8, unsigned near32, unsigned opcode_size, uint32_t pc)
 {
-    const struct pvm_recompiled *result = e->result;
-    const struct pvm_instruction *known = NULL;
-    if (pc <= result->instructions[result->instruction_count - 1].pc) {
-        size_t stretch = pc / INDEX_STRIDE;
-        size_t end = stretch + 1 < e->indexed ? result->index[stretch + 1] : result->instruction_count;
-        known = find_between(result->instructions, result->index[stretch], end, pc);
+    if (pc > e->pc) {
+        x86_put(&e->x86, near32, opcode_size);
+        e->fixups[e->fixup_count++] = (struct pvm_fixup){.at = pvm_native_offset(e), .pc = pc, .body = e->body};
+        x86_put(&e->x86, 0, 4);
+        return;
     }
-    if (known) {
-        int64_t distance = (int64_t)known->native - pvm_native_offset(e);
-        if (x86_fits_i8(distance - 2)) {
-            x86_put(&e->x86, near8, 1);
-            x86_put(&e->x86, (uint8_t)(distance - 2), 1);
-        } else {
-            x86_put(&e->x86, near32, opcode_size);
-            x86_put(&e->x86, (uint32_t)(distance - opcode_size - 4), 4);
-        }
+    const struct pvm_instruction *known = find_jump_target(e->result, pc);
+    if (!known) {
+        e->x86.at = e->start + e->body;
+        x86_ud2(&e->x86);
+        return;
+    }
+    int64_t distance = (int64_t)known->native - pvm_native_offset(e);
+    if (x86_fits_i8(distance - 2)) {
+        x86_put(&e->x86, near8, 1);
+        x86_put(&e->x86, (uint8_t)(distance - 2), 1);
     } else {
         x86_put(&e->x86, near32, opcode_size);
-        e->fixups[e->fixup_count++] = (struct pvm_fixup){.at = pvm_native_offset(e), .pc = pc};
-        x86_put(&e->x86, 0, 4);
+        x86_put(&e->x86, (uint32_t)(distance - opcode_size - 4), 4);
     }
 }
 
@@ -141,10 +156,13 @@ static void resolve_fixups(struct pvm_emitter *e)
 {
     for (size_t n = 0; n < e->fixup_count; n++) {
         const struct pvm_fixup *fixup = &e->fixups[n];
-        const struct pvm_instruction *target = pvm_find_pc(e->result, fixup->pc);
-        assert(target); /* pvm_is_jump_target: its bit is set, and the walk visits every set bit */
-        uint32_t displacement = target->native - (fixup->at + 4);
-        memcpy(e->start + fixup->at, &displacement, sizeof displacement);
+        const struct pvm_instruction *target = find_jump_target(e->result, fixup->pc);
+        if (target) {
+            uint32_t displacement = target->native - (fixup->at + 4);
+            memcpy(e->start + fixup->at, &displacement, sizeof displacement);
+        } else {
+            memcpy(e->start + fixup->body, x86_ud2_bytes, sizeof x86_ud2_bytes);
+        }
     }
 }
 
@@ -189,6 +207,16 @@ static int emit_gas_stubs(struct pvm_emitter *e, const uint8_t *end)
 
 /* --- the walk ---------------------------------------------------------------------------------------------- */
 
+/* Memory of which all will be written: one call is cheaper than a fault for every page. */
+static void *allocate_table(size_t size)
+{
+    uint8_t *table = malloc(size);
+    const uintptr_t page = 4096, begin = ((uintptr_t)table + page - 1) & -page, end = ((uintptr_t)table + size) & -page;
+    if (table && begin < end)
+        madvise((void *)begin, end - begin, MADV_POPULATE_WRITE); /* Linux 5.14; if it fails, faults will do */
+    return table;
+}
+
 static size_t count_instructions(const struct pvm_program *program)
 {
     size_t count = 0, size = (program->code_size + 7) / 8;
@@ -203,100 +231,119 @@ static size_t count_instructions(const struct pvm_program *program)
     return count;
 }
 
-static int grow_fixups(struct pvm_emitter *e)
+/* Makes room for what `count` instructions, at most a stretch of them, and an implicit one behind each may need. */
+static int make_room(struct pvm_emitter *e, uint32_t count, const uint8_t *end)
 {
-    size_t capacity = e->fixup_capacity ? 2 * e->fixup_capacity : 1024;
-    struct pvm_fixup *fixups = realloc(e->fixups, capacity * sizeof *fixups);
-    if (!fixups)
-        return -ENOMEM;
-    e->fixups = fixups;
-    e->fixup_capacity = capacity;
+    enum { MOST = 2 * STRETCH };
+    if (end - e->x86.at < (ptrdiff_t)(2 * count * PVM_MAX_NATIVE_LENGTH))
+        return -EFBIG;
+    if (e->fixup_capacity - e->fixup_count < MOST) {
+        size_t capacity = e->fixup_capacity ? 2 * e->fixup_capacity : 1024;
+        struct pvm_fixup *fixups = realloc(e->fixups, capacity * sizeof *fixups);
+        if (!fixups)
+            return -ENOMEM;
+        e->fixups = fixups;
+        e->fixup_capacity = capacity;
+    }
+    if (e->metered && e->stub_capacity - e->stub_count < 2 * MOST) { /* one of the block, one of the instruction */
+        size_t capacity = e->stub_capacity ? 2 * e->stub_capacity : 1024;
+        struct pvm_stub_fixup *stubs = realloc(e->stubs, capacity * sizeof *stubs);
+        if (!stubs)
+            return -ENOMEM;
+        e->stubs = stubs;
+        e->stub_capacity = capacity;
+    }
     return 0;
 }
 
-static int grow_stubs(struct pvm_emitter *e)
+/* Makes the stretches up to that of `pc`, which no instruction of is emitted yet. */
+static void begin_stretches(struct pvm_emitter *e, uint32_t pc)
 {
-    size_t capacity = e->stub_capacity ? 2 * e->stub_capacity : 1024;
-    struct pvm_stub_fixup *stubs = realloc(e->stubs, capacity * sizeof *stubs);
-    if (!stubs)
-        return -ENOMEM;
-    e->stubs = stubs;
-    e->stub_capacity = capacity;
-    return 0;
+    struct pvm_recompiled *result = e->result;
+    while (e->stretches_begun <= pc / STRETCH) {
+        const uint32_t n = e->stretches_begun++;
+        result->stretches[n] = (struct pvm_stretch){
+            .starts = pvm_bitmask_word(e->program, n * STRETCH),
+            .first = (uint32_t)result->instruction_count,
+        };
+    }
 }
 
 /* Enters the instruction at `pc`, about to be emitted, into the tables, and emits what comes before it: the
  * stop of step tracing, then the charge for its block if it is the first. */
-static void begin_instruction(struct pvm_emitter *e, uint32_t pc, bool starts_block)
+static inline void begin_instruction(struct pvm_emitter *e, uint32_t pc, bool starts_block)
 {
     struct pvm_recompiled *result = e->result;
-    while (e->indexed <= pc / INDEX_STRIDE)
-        result->index[e->indexed++] = (uint32_t)result->instruction_count;
     result->instructions[result->instruction_count++] =
         (struct pvm_instruction){.pc = pc, .native = pvm_native_offset(e)};
-    if (e->execution->step_tracing)
-        pvm_emit_leave(e, e->step);
-    if (e->metered && e->execution->per_instruction)
-        emit_charge(e, 1);
-    else if (e->metered && starts_block)
-        emit_charge(e, pvm_block_cost(e->program, &e->execution->cost, pc));
+    if (e->prefixed) {
+        if (e->execution->step_tracing)
+            pvm_emit_leave(e, e->step);
+        if (e->metered && e->execution->per_instruction)
+            emit_charge(e, 1);
+        else if (e->metered && starts_block)
+            emit_charge(e, pvm_block_cost(e->program, &e->execution->cost, pc));
+    }
+    e->pc = pc;
+    e->body = pvm_native_offset(e);
 }
 
 /* An invalid instruction that the bitmask does not show. */
 static void emit_implicit(struct pvm_emitter *e, uint32_t pc, bool starts_block)
 {
+    begin_stretches(e, pc);
     begin_instruction(e, pc, starts_block);
-    pvm_emit_instruction(e, &(struct pvm_decoded){.pc = pc, .next = pc + 1, .op = PVM_OP_invalid});
+    e->result->stretches[pc / STRETCH].starts |= UINT64_C(1) << pc % STRETCH;
+    pvm_emit_instruction(e, PVM_OP_invalid, (const uint8_t[PVM_ARGS_SIZE]){0}, pc, 0);
 }
 
 /* Emits everything from pc 0 on. The tables hold one entry per set bit, and one for each place without its
  * bit that control can fall into: pc 0, what is behind an over-long instruction, and the end of the code. */
 static int emit_code(struct pvm_emitter *e, size_t capacity)
 {
-    const struct pvm_program *program = e->program;
+    const struct pvm_program copy = *e->program, *program = &copy; /* known not to change as code is written */
+    const uint8_t *op_of_byte = pvm_op_of_byte[program->isa];
+    const uint8_t *end = e->start + capacity;
     if (capacity < PVM_MAX_TRAMPOLINES_LENGTH)
         return -EFBIG;
     pvm_emit_trampolines(e);
     assert(pvm_native_offset(e) <= PVM_MAX_TRAMPOLINES_LENGTH - X86_SLACK);
 
-    const uint8_t *limit = e->start + capacity - 2 * PVM_MAX_NATIVE_LENGTH; /* room for two, one may be implicit */
-    uint32_t pc = 0;
-    bool starts_block = true;
-    if (grow_stubs(e) < 0)
-        return -ENOMEM;
-    if (!pvm_has_instruction(program, 0)) {
+    bool starts_block = true;                             /* of the next instruction: whether a block starts there */
+    bool lands_jumps = pvm_has_instruction(program, 0);   /* and whether a jump may land there */
+    int status = make_room(e, 1, end);
+    if (status < 0)
+        return status;
+    if (!lands_jumps)
         emit_implicit(e, 0, true);
-        pc = pvm_seek_instruction(program, 0);
-    }
-    while (pc < program->code_size) {
-        if (e->x86.at > limit)
-            return -EFBIG;
-        if (e->fixup_count == e->fixup_capacity && grow_fixups(e) < 0)
-            return -ENOMEM;
-        /* one of the instruction's block, one of its own, one of an implicit instruction behind it */
-        if (e->stub_capacity - e->stub_count < 3 && grow_stubs(e) < 0)
-            return -ENOMEM;
-
-        struct pvm_decoded i = pvm_decode(program, pc);
-        const uint8_t *before = e->x86.at;
-        begin_instruction(e, pc, starts_block);
-        pvm_emit_instruction(e, &i);
-        starts_block = pvm_op_ends_block[i.op];
-        assert(e->x86.at - before <= PVM_MAX_NATIVE_LENGTH - X86_SLACK);
-        (void)before;
-
-        pc = i.next;
-        if (!pvm_has_instruction(program, pc)) {
-            if (pvm_falls_through((enum pvm_op)i.op))
-                emit_implicit(e, pc, starts_block);
-            starts_block = true;
-            pc = pvm_seek_instruction(program, pc);
+    for (uint32_t base = 0; base < program->code_size; base += STRETCH) {
+        uint64_t left = pvm_bitmask_word(program, base), jump_targets = 0;
+        begin_stretches(e, base);
+        if ((status = make_room(e, count_bits(left), end)) < 0)
+            return status;
+        for (; left; left &= left - 1) {
+            const uint32_t pc = base + (uint32_t)__builtin_ctzll(left);
+            const enum pvm_op op = (enum pvm_op)op_of_byte[program->code[pc]];
+            const struct pvm_extent extent = pvm_extent(program, pc);
+            uint8_t padded[PVM_ARGS_SIZE];
+            begin_instruction(e, pc, starts_block);
+            jump_targets |= (uint64_t)lands_jumps << pc % STRETCH;
+            e->result->stretches[base / STRETCH].jump_targets = jump_targets;
+            e->goes_on = extent.goes_on;
+            pvm_emit_instruction(e, op, pvm_args(program, pc, padded), pc, extent.skip);
+            assert(pvm_native_offset(e) - e->body <= PVM_MAX_NATIVE_LENGTH);
+            starts_block = pvm_op_ends_block[op];
+            lands_jumps = starts_block & (op != PVM_OP_invalid) & extent.goes_on;
+            if (!extent.goes_on) {
+                if (pvm_falls_through(op))
+                    emit_implicit(e, pc + 1 + extent.skip, starts_block);
+                starts_block = true;
+            }
         }
     }
-    while (e->indexed < e->result->index_count)
-        e->result->index[e->indexed++] = (uint32_t)e->result->instruction_count;
+    begin_stretches(e, program->code_size);
     resolve_fixups(e);
-    int status = emit_gas_stubs(e, e->start + capacity);
+    status = emit_gas_stubs(e, end);
     e->result->code_size = pvm_native_offset(e);
     return status;
 }
@@ -305,8 +352,13 @@ static int emit_code(struct pvm_emitter *e, size_t capacity)
 
 uint32_t pvm_cpu_features(void)
 {
+    /* global: asking takes 50 us in a virtual machine, and the answer stays the same */
+    static _Atomic uint32_t known;
+    const uint32_t asked = UINT32_C(1) << 31;
+    uint32_t features = known;
+    if (features != 0)
+        return features & ~asked;
     unsigned a, b, c, d;
-    uint32_t features = 0;
     if (__get_cpuid(1, &a, &b, &c, &d) && (c & bit_POPCNT))
         features |= PVM_CPU_POPCNT;
     if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
@@ -315,6 +367,7 @@ uint32_t pvm_cpu_features(void)
     }
     if (__get_cpuid(0x80000001, &a, &b, &c, &d) && (c & bit_LZCNT))
         features |= PVM_CPU_LZCNT;
+    known = features | asked;
     return features;
 }
 
@@ -340,9 +393,9 @@ int pvm_recompile(const struct pvm_program *program, const struct pvm_execution 
 
     /* one implicit instruction behind each gap of the bitmask, one at either end */
     size_t most = count_instructions(program) + program->code_size / PVM_MAX_INSTRUCTION_LENGTH + 2;
-    result->index_count = program->code_size / INDEX_STRIDE + 2;
-    result->instructions = malloc(most * sizeof *result->instructions);
-    result->index = malloc(result->index_count * sizeof *result->index);
+    result->stretch_count = program->code_size / STRETCH + 1;
+    result->instructions = allocate_table(most * sizeof *result->instructions);
+    result->stretches = allocate_table(result->stretch_count * sizeof *result->stretches);
 
     struct pvm_emitter e = {
         .x86 = {.at = out},
@@ -354,8 +407,9 @@ int pvm_recompile(const struct pvm_program *program, const struct pvm_execution 
         .bmi2 = target->cpu_features & PVM_CPU_BMI2,
         .execution = execution,
         .metered = execution->gas_metering != PVM_GAS_NONE,
+        .prefixed = execution->gas_metering != PVM_GAS_NONE || execution->step_tracing,
     };
-    int status = result->instructions && result->index ? emit_code(&e, capacity) : -ENOMEM;
+    int status = result->instructions && result->stretches ? emit_code(&e, capacity) : -ENOMEM;
     free(e.fixups);
     free(e.stubs);
     if (status < 0) {

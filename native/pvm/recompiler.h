@@ -66,6 +66,14 @@ struct pvm_gas_stub {
     uint32_t cost;   /* to be given back; 0 for a memset in the middle */
 };
 
+/* 64 bytes of guest code: where in them instructions and jump targets are (bit n: at byte n), so that an
+ * instruction is found by its pc with a count of bits. */
+struct pvm_stretch {
+    uint64_t starts;       /* every instruction of the table */
+    uint64_t jump_targets; /* those that a jump may land at: they start a basic block */
+    uint32_t first;        /* number of the first instruction at or behind the stretch's first byte */
+};
+
 struct pvm_recompiled {
     size_t code_size;       /* bytes of native code written */
     uint32_t enter;         /* trampoline: loads regs from vmctx and jumps to its next_native_pc */
@@ -76,8 +84,8 @@ struct pvm_recompiled {
     uint32_t gas_stubs_at; /* native offset of the gas stubs, behind all instructions; stub n is at + 2 n */
     struct pvm_gas_stub *gas_stubs; /* owned */
     size_t gas_stub_count;
-    uint32_t *index; /* owned; [n] is the first instruction at or behind pc n * 64, for pvm_find_pc */
-    size_t index_count;
+    struct pvm_stretch *stretches; /* owned; stretch n is of the code from byte n * 64 on */
+    size_t stretch_count;
 };
 
 struct pvm_execution; /* execution.h */

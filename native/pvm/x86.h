@@ -13,13 +13,15 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "inline.h"
+
 /* Instructions are stored eight bytes at a time, so up to this much is overwritten behind the last one. */
 #define X86_SLACK 8
 
 enum x86_reg {
     X86_RAX, X86_RCX, X86_RDX, X86_RBX, X86_RSP, X86_RBP, X86_RSI, X86_RDI,
     X86_R8, X86_R9, X86_R10, X86_R11, X86_R12, X86_R13, X86_R14, X86_R15,
-    X86_NO_REG, /* in a memory operand: no base or no index */
+    X86_NO_REG, /* in a memory operand: no index */
 };
 
 /* Operand width; the value is REX.W. A 32-bit write clears the upper half of its register. */
@@ -52,7 +54,7 @@ struct x86 {
 };
 
 struct x86_mem {
-    unsigned base, index; /* enum x86_reg or X86_NO_REG */
+    unsigned base, index; /* enum x86_reg; X86_NO_REG: no index */
     unsigned scale;       /* 0..3: index times 1, 2, 4, 8 */
     int32_t disp;
 };
@@ -64,32 +66,38 @@ struct x86_bytes {
     unsigned count;
 };
 
-static inline void x86_add(struct x86_bytes *bytes, uint64_t value, unsigned count)
+PVM_INLINE void x86_add(struct x86_bytes *bytes, uint64_t value, unsigned count)
 {
     bytes->bits |= value << (8 * bytes->count);
     bytes->count += count;
 }
 
 /* The same if `condition`, without a branch: what an instruction needs is hard to predict for the CPU. */
-static inline void x86_add_if(struct x86_bytes *bytes, bool condition, uint64_t value)
+PVM_INLINE void x86_add_if(struct x86_bytes *bytes, bool condition, uint64_t value)
 {
     bytes->bits |= (value & -(uint64_t)condition) << (8 * bytes->count);
     bytes->count += condition;
 }
 
-static inline void x86_put(struct x86 *e, uint64_t bits, unsigned count)
+/* Eight bytes anywhere. Stored as a type of their own, not as characters: the compiler need not fear that they
+ * overwrite what it holds in registers, `at` foremost. */
+struct __attribute__((packed)) x86_word {
+    uint64_t bits;
+};
+
+PVM_INLINE void x86_put(struct x86 *e, uint64_t bits, unsigned count)
 {
-    memcpy(e->at, &bits, sizeof bits);
+    ((struct x86_word *)(void *)e->at)->bits = bits;
     e->at += count;
 }
 
-static inline bool x86_fits_i8(int64_t value)
+PVM_INLINE bool x86_fits_i8(int64_t value)
 {
     return value == (int8_t)value;
 }
 
 /* Prefixes, REX and opcode. `reg`, `index` and `rm` are register numbers; only bit 3 of the latter two counts. */
-static inline struct x86_bytes x86_head(uint32_t op, enum x86_width w, unsigned reg, unsigned index, unsigned rm)
+PVM_INLINE struct x86_bytes x86_head(uint32_t op, enum x86_width w, unsigned reg, unsigned index, unsigned rm)
 {
     struct x86_bytes bytes = {0, 0};
     x86_add_if(&bytes, op & X86_ADDR32, 0x67);
@@ -106,33 +114,42 @@ static inline struct x86_bytes x86_head(uint32_t op, enum x86_width w, unsigned 
 /* --- heads: opcode and operands ---------------------------------------------------------------------------- */
 
 /* reg, r/m register. `reg` may be an opcode extension. */
-static inline void x86_rr(struct x86 *e, uint32_t op, enum x86_width w, unsigned reg, unsigned rm)
+PVM_INLINE void x86_rr(struct x86 *e, uint32_t op, enum x86_width w, unsigned reg, unsigned rm)
 {
     struct x86_bytes bytes = x86_head(op, w, reg, 0, rm);
     x86_add(&bytes, 0xc0 | (reg & 7) << 3 | (rm & 7), 1);
     x86_put(e, bytes.bits, bytes.count);
 }
 
-/* reg, memory. */
-static inline void x86_rm(struct x86 *e, uint32_t op, enum x86_width w, unsigned reg, struct x86_mem mem)
+/* reg, [base + index * 2^scale + disp]. Computed, not branched for. */
+PVM_INLINE void x86_rm(struct x86 *e, uint32_t op, enum x86_width w, unsigned reg, struct x86_mem mem)
 {
     const unsigned no_index = X86_RSP;
-    unsigned base = mem.base == X86_NO_REG ? X86_RBP : mem.base;
     unsigned index = mem.index == X86_NO_REG ? no_index : mem.index;
-    struct x86_bytes bytes = x86_head(op, w, reg, index, base);
-    /* r/m 101 without displacement means rip: rbp and r13 need one */
-    bool no_base = mem.base == X86_NO_REG;
-    unsigned mod = no_base | ((mem.disp == 0) & ((base & 7) != X86_RBP)) ? 0 : x86_fits_i8(mem.disp) ? 1 : 2;
-    /* r/m 100 means that a SIB byte follows: rsp and r12 need one, as have no base and any index */
-    bool sib = no_base | (index != no_index) | ((base & 7) == X86_RSP);
-    x86_add(&bytes, mod << 6 | (reg & 7) << 3 | (sib ? 4 : base & 7), 1);
-    x86_add_if(&bytes, sib, mem.scale << 6 | (index & 7) << 3 | (base & 7));
+    struct x86_bytes bytes = x86_head(op, w, reg, index, mem.base);
+    /* no displacement, one byte or four; r/m 101 without one means rip: rbp and r13 need one */
+    unsigned mod = (unsigned)((mem.disp != 0) | ((mem.base & 7) == X86_RBP)) + (unsigned)!x86_fits_i8(mem.disp);
+    /* r/m 100 means that a SIB byte follows: rsp and r12 need one, as does any index */
+    unsigned sib = (unsigned)((index != no_index) | ((mem.base & 7) == X86_RSP));
+    unsigned rm = (mem.base & 7 & (sib - 1)) | sib << 2;
+    x86_add(&bytes, mod << 6 | (reg & 7) << 3 | rm, 1);
+    x86_add_if(&bytes, sib, mem.scale << 6 | (index & 7) << 3 | (mem.base & 7));
     x86_put(e, bytes.bits, bytes.count);
-    x86_put(e, (uint32_t)mem.disp, no_base ? 4 : mod << mod >> 1); /* 0, 1 or 4 bytes */
+    x86_put(e, (uint32_t)mem.disp, mod << mod >> 1); /* 0, 1 or 4 bytes */
+}
+
+/* reg, [disp], sign-extended: r/m 100 and a SIB byte with neither base nor index. */
+PVM_INLINE void x86_rm_absolute(struct x86 *e, uint32_t op, enum x86_width w, unsigned reg, int32_t disp)
+{
+    struct x86_bytes bytes = x86_head(op, w, reg, 0, 0);
+    x86_add(&bytes, (reg & 7) << 3 | 4, 1);
+    x86_add(&bytes, X86_RSP << 3 | X86_RBP, 1);
+    x86_put(e, bytes.bits, bytes.count);
+    x86_put(e, (uint32_t)disp, 4);
 }
 
 /* reg, [rip + x], where `target` is the address meant. No immediate may follow. */
-static inline void x86_rip(struct x86 *e, uint32_t op, enum x86_width w, unsigned reg, const uint8_t *base, int64_t target)
+PVM_INLINE void x86_rip(struct x86 *e, uint32_t op, enum x86_width w, unsigned reg, const uint8_t *base, int64_t target)
 {
     struct x86_bytes bytes = x86_head(op, w, reg, 0, 0);
     x86_add(&bytes, (reg & 7) << 3 | 5, 1);
@@ -141,7 +158,7 @@ static inline void x86_rip(struct x86 *e, uint32_t op, enum x86_width w, unsigne
 }
 
 /* VEX-encoded reg, r/m register and vvvv. `map` 2 is 0f38, 3 is 0f3a; `pp` 1 is 66, 2 is f3, 3 is f2. */
-static inline void x86_vex(struct x86 *e, unsigned map, unsigned pp, unsigned op, enum x86_width w, unsigned reg,
+PVM_INLINE void x86_vex(struct x86 *e, unsigned map, unsigned pp, unsigned op, enum x86_width w, unsigned reg,
                            unsigned rm, unsigned vvvv)
 {
     struct x86_bytes bytes = {0, 0};
@@ -155,25 +172,24 @@ static inline void x86_vex(struct x86 *e, unsigned map, unsigned pp, unsigned op
 
 /* --- moves ------------------------------------------------------------------------------------------------- */
 
-static inline void x86_mov(struct x86 *e, enum x86_width w, unsigned dst, unsigned src)
+PVM_INLINE void x86_mov(struct x86 *e, enum x86_width w, unsigned dst, unsigned src)
 {
     x86_rr(e, 0x8b, w, dst, src);
 }
 
 /* dst = sign extension of the low half of src. */
-static inline void x86_movsxd(struct x86 *e, unsigned dst, unsigned src)
+PVM_INLINE void x86_movsxd(struct x86 *e, unsigned dst, unsigned src)
 {
     x86_rr(e, 0x63, X86_64, dst, src);
 }
 
 /* dst = value, all 64 bits. Writes the flags if the value is 0. */
-static inline void x86_mov_imm(struct x86 *e, unsigned dst, int64_t value)
+PVM_INLINE void x86_mov_imm(struct x86 *e, unsigned dst, int64_t value)
 {
-    if (value == 0) {
-        x86_rr(e, 0x33, X86_32, dst, dst); /* xor */
-    } else if (value > 0 && value <= UINT32_MAX) {
-        struct x86_bytes bytes = x86_head(0xb8 | (dst & 7), X86_32, 0, 0, dst);
-        x86_add(&bytes, (uint32_t)value, 4);
+    if (value == (int64_t)(uint32_t)value) { /* mov r32, imm32; xor r32, r32 for 0 */
+        const bool zero = value == 0;
+        struct x86_bytes bytes = x86_head(zero ? 0x33 : 0xb8 | (dst & 7), X86_32, zero ? dst : 0, 0, dst);
+        x86_add(&bytes, zero ? 0xc0 | (dst & 7) * 9 : (uint64_t)value, zero ? 1 : 4);
         x86_put(e, bytes.bits, bytes.count);
     } else if (value == (int32_t)value) {
         x86_rr(e, 0xc7, X86_64, 0, dst);
@@ -185,83 +201,74 @@ static inline void x86_mov_imm(struct x86 *e, unsigned dst, int64_t value)
     }
 }
 
-static inline void x86_cmov(struct x86 *e, enum x86_width w, enum x86_cc cc, unsigned dst, unsigned src)
+PVM_INLINE void x86_cmov(struct x86 *e, enum x86_width w, enum x86_cc cc, unsigned dst, unsigned src)
 {
     x86_rr(e, X86_0F | 0x40 | cc, w, dst, src);
 }
 
-static inline void x86_setcc(struct x86 *e, enum x86_cc cc, unsigned dst)
+PVM_INLINE void x86_setcc(struct x86 *e, enum x86_cc cc, unsigned dst)
 {
     x86_rr(e, X86_0F | X86_RM8 | 0x90 | cc, X86_32, 0, dst);
 }
 
-static inline void x86_movzx8(struct x86 *e, unsigned dst, unsigned src)
+PVM_INLINE void x86_movzx8(struct x86 *e, unsigned dst, unsigned src)
 {
     x86_rr(e, X86_0F | X86_RM8 | 0xb6, X86_32, dst, src);
 }
 
-static inline void x86_movzx16(struct x86 *e, unsigned dst, unsigned src)
+PVM_INLINE void x86_movzx16(struct x86 *e, unsigned dst, unsigned src)
 {
     x86_rr(e, X86_0F | 0xb7, X86_32, dst, src);
 }
 
-static inline void x86_movsx8(struct x86 *e, enum x86_width w, unsigned dst, unsigned src)
+PVM_INLINE void x86_movsx8(struct x86 *e, enum x86_width w, unsigned dst, unsigned src)
 {
     x86_rr(e, X86_0F | X86_RM8 | 0xbe, w, dst, src);
 }
 
-static inline void x86_movsx16(struct x86 *e, enum x86_width w, unsigned dst, unsigned src)
+PVM_INLINE void x86_movsx16(struct x86 *e, enum x86_width w, unsigned dst, unsigned src)
 {
     x86_rr(e, X86_0F | 0xbf, w, dst, src);
 }
 
 /* --- arithmetic -------------------------------------------------------------------------------------------- */
 
-static inline void x86_alu(struct x86 *e, enum x86_width w, enum x86_alu op, unsigned dst, unsigned src)
+PVM_INLINE void x86_alu(struct x86 *e, enum x86_width w, enum x86_alu op, unsigned dst, unsigned src)
 {
     x86_rr(e, (uint32_t)op << 3 | 3, w, dst, src);
 }
 
-static inline void x86_test(struct x86 *e, enum x86_width w, unsigned a, unsigned b)
+PVM_INLINE void x86_test(struct x86 *e, enum x86_width w, unsigned a, unsigned b)
 {
     x86_rr(e, 0x85, w, a, b);
 }
 
-static inline void x86_alu_imm(struct x86 *e, enum x86_width w, enum x86_alu op, unsigned dst, int32_t imm)
+/* A comparison with 0 is a test, which sets the same flags. */
+PVM_INLINE void x86_alu_imm(struct x86 *e, enum x86_width w, enum x86_alu op, unsigned dst, int32_t imm)
 {
-    if (op == X86_CMP && imm == 0) {
-        x86_test(e, w, dst, dst); /* sets the same flags */
-    } else if (x86_fits_i8(imm)) {
-        x86_rr(e, 0x83, w, op, dst);
-        x86_put(e, (uint8_t)imm, 1);
-    } else if (dst == X86_RAX) {
-        struct x86_bytes bytes = x86_head((uint32_t)op << 3 | 5, w, 0, 0, 0);
-        x86_put(e, bytes.bits, bytes.count);
-        x86_put(e, (uint32_t)imm, 4);
-    } else {
-        x86_rr(e, 0x81, w, op, dst);
-        x86_put(e, (uint32_t)imm, 4);
-    }
+    const bool test = (op == X86_CMP) & (imm == 0), small = x86_fits_i8(imm);
+    x86_rr(e, test ? 0x85 : small ? 0x83 : 0x81, w, test ? dst : (unsigned)op, dst);
+    x86_put(e, (uint32_t)imm, test ? 0 : small ? 1 : 4);
 }
 
-static inline void x86_unary(struct x86 *e, enum x86_width w, enum x86_unary op, unsigned operand)
+PVM_INLINE void x86_unary(struct x86 *e, enum x86_width w, enum x86_unary op, unsigned operand)
 {
     x86_rr(e, 0xf7, w, op, operand);
 }
 
-static inline void x86_imul(struct x86 *e, enum x86_width w, unsigned dst, unsigned src)
+PVM_INLINE void x86_imul(struct x86 *e, enum x86_width w, unsigned dst, unsigned src)
 {
     x86_rr(e, X86_0F | 0xaf, w, dst, src);
 }
 
-static inline void x86_imul_imm(struct x86 *e, enum x86_width w, unsigned dst, unsigned src, int32_t imm)
+PVM_INLINE void x86_imul_imm(struct x86 *e, enum x86_width w, unsigned dst, unsigned src, int32_t imm)
 {
     bool small = x86_fits_i8(imm);
     x86_rr(e, small ? 0x6b : 0x69, w, dst, src);
     x86_put(e, (uint32_t)imm, small ? 1 : 4);
 }
 
-static inline void x86_shift_imm(struct x86 *e, enum x86_width w, enum x86_shift op, unsigned dst, unsigned count)
+PVM_INLINE void x86_shift_imm(struct x86 *e, enum x86_width w, enum x86_shift op, unsigned dst, unsigned count)
 {
     x86_rr(e, count == 1 ? 0xd1 : 0xc1, w, op, dst);
     if (count != 1)
@@ -269,52 +276,52 @@ static inline void x86_shift_imm(struct x86 *e, enum x86_width w, enum x86_shift
 }
 
 /* Shift by cl. */
-static inline void x86_shift_cl(struct x86 *e, enum x86_width w, enum x86_shift op, unsigned dst)
+PVM_INLINE void x86_shift_cl(struct x86 *e, enum x86_width w, enum x86_shift op, unsigned dst)
 {
     x86_rr(e, 0xd3, w, op, dst);
 }
 
 /* shlx, shrx, sarx: dst = value shifted by count; BMI2. */
-static inline void x86_shiftx(struct x86 *e, enum x86_width w, enum x86_shift op, unsigned dst, unsigned value,
+PVM_INLINE void x86_shiftx(struct x86 *e, enum x86_width w, enum x86_shift op, unsigned dst, unsigned value,
                               unsigned count)
 {
     x86_vex(e, 2, op == X86_SHL ? 1 : op == X86_SAR ? 2 : 3, 0xf7, w, dst, value, count);
 }
 
 /* dst = value rotated right; BMI2. */
-static inline void x86_rorx(struct x86 *e, enum x86_width w, unsigned dst, unsigned value, unsigned count)
+PVM_INLINE void x86_rorx(struct x86 *e, enum x86_width w, unsigned dst, unsigned value, unsigned count)
 {
     x86_vex(e, 3, 3, 0xf0, w, dst, value, 0);
     x86_put(e, count, 1);
 }
 
 /* dst = a & ~b; BMI1. */
-static inline void x86_andn(struct x86 *e, enum x86_width w, unsigned dst, unsigned a, unsigned b)
+PVM_INLINE void x86_andn(struct x86 *e, enum x86_width w, unsigned dst, unsigned a, unsigned b)
 {
     x86_vex(e, 2, 0, 0xf2, w, dst, a, b);
 }
 
-static inline void x86_bswap(struct x86 *e, enum x86_width w, unsigned dst)
+PVM_INLINE void x86_bswap(struct x86 *e, enum x86_width w, unsigned dst)
 {
     struct x86_bytes bytes = x86_head(X86_0F | 0xc8 | (dst & 7), w, 0, 0, dst);
     x86_put(e, bytes.bits, bytes.count);
 }
 
 /* dst = base + disp */
-static inline void x86_lea(struct x86 *e, enum x86_width w, unsigned dst, unsigned base, int32_t disp)
+PVM_INLINE void x86_lea(struct x86 *e, enum x86_width w, unsigned dst, unsigned base, int32_t disp)
 {
     x86_rm(e, 0x8d, w, dst, (struct x86_mem){.base = base, .index = X86_NO_REG, .disp = disp});
 }
 
 /* dst = a + b */
-static inline void x86_lea_sum(struct x86 *e, enum x86_width w, unsigned dst, unsigned a, unsigned b)
+PVM_INLINE void x86_lea_sum(struct x86 *e, enum x86_width w, unsigned dst, unsigned a, unsigned b)
 {
     bool swap = (a & 7) == X86_RBP; /* rbp and r13 as base cost a displacement, as index they do not */
     x86_rm(e, 0x8d, w, dst, (struct x86_mem){.base = swap ? b : a, .index = swap ? a : b});
 }
 
 /* Sign-extends rax into rdx: cdq or cqo. */
-static inline void x86_sign_into_rdx(struct x86 *e, enum x86_width w)
+PVM_INLINE void x86_sign_into_rdx(struct x86 *e, enum x86_width w)
 {
     struct x86_bytes bytes = x86_head(0x99, w, 0, 0, 0);
     x86_put(e, bytes.bits, bytes.count);
@@ -322,25 +329,27 @@ static inline void x86_sign_into_rdx(struct x86 *e, enum x86_width w)
 
 /* --- control flow ------------------------------------------------------------------------------------------ */
 
-static inline void x86_ud2(struct x86 *e)
+static const uint8_t x86_ud2_bytes[2] = {0x0f, 0x0b};
+
+PVM_INLINE void x86_ud2(struct x86 *e)
 {
     x86_put(e, 0x0b0f, 2);
 }
 
 /* Jumps over what comes next, until x86_land; returns what x86_land wants. */
-static inline uint8_t *x86_jcc_over(struct x86 *e, enum x86_cc cc)
+PVM_INLINE uint8_t *x86_jcc_over(struct x86 *e, enum x86_cc cc)
 {
     x86_put(e, 0x70u | cc, 2);
     return e->at;
 }
 
-static inline uint8_t *x86_jmp_over(struct x86 *e)
+PVM_INLINE uint8_t *x86_jmp_over(struct x86 *e)
 {
     x86_put(e, 0xeb, 2);
     return e->at;
 }
 
-static inline void x86_land(struct x86 *e, uint8_t *jump)
+PVM_INLINE void x86_land(struct x86 *e, uint8_t *jump)
 {
     jump[-1] = (uint8_t)(e->at - jump);
 }

@@ -225,7 +225,7 @@ static void check_recompiler(const struct pvm_program *program, const struct pvm
     if (status == 0)
         CHECK(again.code_size == recompiled.code_size && memcmp(small, out, again.code_size) == 0);
     else
-        CHECK(again.instructions == NULL && again.index == NULL && again.gas_stubs == NULL);
+        CHECK(again.instructions == NULL && again.stretches == NULL && again.gas_stubs == NULL);
     free(small);
     free(out);
     pvm_recompiled_free(&again);

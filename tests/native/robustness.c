@@ -178,7 +178,7 @@ static void check_random_program(void)
     struct pvm_target target = near_target();
     struct pvm_execution execution = random_execution();
     struct pvm_recompiled recompiled;
-    size_t enough = 4096 + 128 * (size_t)program.code_size;
+    size_t enough = 4096 + 256 * (size_t)program.code_size;
     uint8_t *out = exactly(enough);
     CHECK(pvm_recompile(&program, &execution, &target, out, enough, &recompiled) == 0);
     check_tables(&program, &recompiled);
@@ -194,7 +194,7 @@ static void check_random_program(void)
     if (status == 0)
         CHECK(again.code_size == recompiled.code_size && memcmp(small, out, again.code_size) == 0);
     else
-        CHECK(again.instructions == NULL && again.index == NULL && again.gas_stubs == NULL);
+        CHECK(again.instructions == NULL && again.stretches == NULL && again.gas_stubs == NULL);
     free(small);
     free(out);
     pvm_recompiled_free(&again);

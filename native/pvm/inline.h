@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * inline: functions that are worth inlining everywhere, because with a constant operation little is left of them.
+ */
+#ifndef PVM_INLINE_H
+#define PVM_INLINE_H
+
+/* Not under a sanitizer, whose checks would be inlined as often and take the compiler minutes. */
+#ifdef __SANITIZE_ADDRESS__
+#define PVM_INLINE static inline
+#else
+#define PVM_INLINE static inline __attribute__((always_inline))
+#endif
+
+#endif
