@@ -209,7 +209,7 @@ static void check_recompiler(const struct pvm_program *program, const struct pvm
         .cpu_features = PVM_CPU_REQUIRED | (shape & 1 ? PVM_CPU_BMI2 : 0),
     };
     struct pvm_recompiled recompiled, again;
-    size_t enough = 4096 + 128 * (size_t)program->code_size;
+    size_t enough = 4096 + 256 * (size_t)program->code_size;
     uint8_t *out = exactly(enough);
     CHECK(pvm_recompile(program, execution, &target, out, enough, &recompiled) == 0);
     check_instructions(program, &recompiled);
