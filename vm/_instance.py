@@ -13,10 +13,12 @@ from vm._errors import InstanceStateError, OutOfGasError, TrapError
 from vm._interrupts import Finished, HostCall, Interrupt, OutOfGas, Step, Trap
 from vm._linker import ARGUMENT_NUMBERS, BoundHostFunction, Caller
 from vm._memory import Memory
+from vm._nursery import sandbox_error
 from vm._registers import Registers
 from vm._sandbox import lib
 from vm._types import WORD, from_registers, registers_of, resolve, to_registers
 from vm.isa import REGISTERS, RETURN_TO_HOST
+from vm.memory_map import align_up
 
 if TYPE_CHECKING:
     from vm._machine import Machine
@@ -114,6 +116,26 @@ class Instance:
         if not 0 <= gas < 1 << 63:
             raise ValueError(f"gas {gas} is not from 0 to 2^63-1")
         self._stopped_machine().guest.gas = gas
+
+    @property
+    def accessible_aux_size(self) -> int:
+        """Bytes of auxiliary data that guest and host can reach, from its start; all of it at first.
+
+        May be assigned up to the module's auxiliary data (`MemoryMap.aux_accessible`), and is rounded up to pages; the
+        guest traps beyond it, and what was cut off reads as zeros when it comes back. Raises ValueError for a size
+        that is negative or too large, `InstanceStateError` while the guest runs or after it is closed.
+        """
+        return int(lib.sandbox_memory_aux_size(self._stopped_machine().memories[0]))
+
+    @accessible_aux_size.setter
+    def accessible_aux_size(self, size: int) -> None:
+        layout = self.module.memory_map
+        if not 0 <= size <= layout.aux_accessible:
+            raise ValueError(f"{size} bytes of auxiliary data: the module has {layout.aux_accessible}")
+        for memory in self._stopped_machine().memories:
+            error = lib.sandbox_memory_set_aux_size(memory, align_up(size, layout.page_size))
+            if error < 0:
+                raise sandbox_error(error, "resizing auxiliary data (ftruncate, madvise)")
 
     def clear_registers(self) -> None:
         """Sets all registers to 0."""

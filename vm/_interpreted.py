@@ -26,7 +26,7 @@ _TURN: Final = 10_000_000
 class Interpreted:
     """One guest in the interpreter."""
 
-    __slots__ = ("__weakref__", "_handle", "_image", "dead", "guest")
+    __slots__ = ("__weakref__", "_handle", "_image", "dead", "guest", "memories")
 
     def __init__(self, image: CData) -> None:
         result = ffi.new("sandbox_interpreted **")
@@ -37,6 +37,7 @@ class Interpreted:
         # freed with its last reference, which a thread may hold
         self._handle = ffi.gc(result[0], lib.sandbox_interpreted_destroy)
         self.guest = lib.sandbox_interpreted_guest(self._handle)
+        self.memories = (lib.sandbox_interpreted_memory(self._handle),)
         self.dead = False
 
     @property
@@ -58,9 +59,6 @@ class Interpreted:
                 return lib.SANDBOX_DIED
             if event != lib.SANDBOX_BUSY:
                 return event
-
-    def memory(self, address: int, length: int, write: bool) -> CData:
-        return lib.sandbox_interpreted_memory(self._handle, address, length, write)
 
     def kill(self) -> None:
         self.dead = True

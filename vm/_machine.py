@@ -23,6 +23,10 @@ class Machine(Protocol):
         """``struct sandbox_guest``: the state of the stopped guest."""
 
     @property
+    def memories(self) -> tuple[CData, ...]:
+        """Its ``sandbox_memory``. Where there are more, they hold the same: one is read, all are written."""
+
+    @property
     def pid(self) -> int:
         """The process that it runs in."""
 
@@ -35,9 +39,6 @@ class Machine(Protocol):
 
     async def wait(self) -> int:
         """Waits until it stops. A cancelled wait leaves it in an unknown place: kill it."""
-
-    def memory(self, address: int, length: int, write: bool) -> CData:
-        """Pointer to guest memory; NULL if not all of it is there."""
 
     def kill(self) -> None:
         """Ends it, soon."""

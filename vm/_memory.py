@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 from vm._errors import MemoryAccessError
-from vm._sandbox import ffi
+from vm._nursery import sandbox_error
+from vm._sandbox import ffi, lib
+from vm.memory_map import align_up
 
 if TYPE_CHECKING:
     from vm._instance import Instance
@@ -19,7 +22,8 @@ class Memory:
     """The memory of one instance.
 
     Addresses are the guest's; a range must lie in one region (`map` says where they are). The guest's read-only
-    data cannot be written by the host either. Usable while the guest is stopped.
+    data cannot be written by the host either, and auxiliary data ends at `Instance.accessible_aux_size` for both.
+    Usable while the guest is stopped.
     """
 
     __slots__ = ("_instance",)
@@ -43,29 +47,80 @@ class Memory:
         Raises `MemoryAccessError` if the guest could not read all of them, `InstanceStateError` while it runs or
         after it is closed, ValueError for a negative length.
         """
-        pointer = self._at(address, length, write=False)
+        pointer = self._at(address, length)
         return bytes(ffi.buffer(pointer, length)) if length else b""
 
     def read_into(self, address: int, buffer: bytearray | memoryview) -> None:
         """Fills a writable, contiguous `buffer` from `address`. Raises as `read`."""
         view = ffi.from_buffer(buffer, require_writable=True)
-        pointer = self._at(address, len(view), write=False)
+        pointer = self._at(address, len(view))
         ffi.memmove(view, pointer, len(view))
 
     def write(self, address: int, data: BytesLike) -> None:
         """Copies `data` to `address`. Raises as `read`; read-only data counts as memory that is not there."""
         view = ffi.from_buffer(data)
-        pointer = self._at(address, len(view), write=True)
-        ffi.memmove(pointer, view, len(view))
+        length = len(view)
+        for memory in self._writable(address, length):
+            _check(lib.sandbox_memory_write(memory, address, view, length), address, length)
 
-    def _at(self, address: int, length: int, *, write: bool) -> CData:
+    def zero(self, address: int, length: int) -> None:
+        """Fills `length` bytes from `address` with zeros; those that the guest never touched cost nothing.
+
+        Raises as `write`, ValueError for a negative length.
+        """
+        for memory in self._writable(address, length):
+            _check(lib.sandbox_memory_zero(memory, address, length), address, length)
+
+    def free(self, address: int, length: int) -> None:
+        """Gives pages back to the system: they stay accessible and read as zeros.
+
+        `address` must be a multiple of the module's page size, or a ValueError is raised; `length`, in bytes, is
+        rounded up to one. Raises otherwise as `zero`, for the length that was asked for.
+        """
+        page = self.map.page_size
+        if address % page:
+            raise ValueError(f"address {address:#x} is not a multiple of the page size {page:#x}")
+        for memory in self._writable(address, length):
+            _check(lib.sandbox_memory_free(memory, address, align_up(length, page)), address, length)
+
+    def is_accessible(self, address: int, length: int, *, writable: bool = False) -> bool:
+        """Whether the guest itself may read (`writable`: and write) all of `length` bytes from `address`.
+
+        No bytes at all are accessible wherever an address can be. Raises `InstanceStateError` while the guest runs or
+        after it is closed, ValueError for a negative length.
+        """
+        try:
+            self._at(address, length, lib.SANDBOX_GUEST_WRITE if writable else lib.SANDBOX_READ)
+        except MemoryAccessError:
+            return False
+        return True
+
+    def _at(self, address: int, length: int, access: int = lib.SANDBOX_READ) -> CData:
+        """Pointer to memory that is there for `access`, one of enum sandbox_access; NULL for an empty range."""
         if length < 0:
             raise ValueError(f"length {length} is negative")
         machine = self._instance._stopped_machine()
-        if length == 0 and 0 <= address < 1 << 32:
-            return ffi.NULL  # nothing is touched: fine anywhere, as with an empty slice
-        if 0 <= address < 1 << 32 and 0 < length <= 1 << 32:
-            pointer = machine.memory(address, length, write)
-            if pointer != ffi.NULL:
+        if 0 <= address < 1 << 32 and length <= 1 << 32:
+            if length == 0:
+                return ffi.NULL  # nothing is touched: fine anywhere, as with an empty slice
+            pointer = lib.sandbox_memory_at(machine.memories[0], address, length, access)
+            if pointer:
                 return pointer
-        raise MemoryAccessError(address, length, "not writable memory" if write else "not readable memory")
+        raise MemoryAccessError(address, length, "not readable memory")
+
+    def _writable(self, address: int, length: int) -> tuple[CData, ...]:
+        """The ``sandbox_memory`` objects to write to, which check the rest; none if there is nothing to write."""
+        if length < 0:
+            raise ValueError(f"length {length} is negative")
+        machine = self._instance._stopped_machine()
+        if 0 <= address < 1 << 32 and length <= 1 << 32:
+            return machine.memories if length else ()
+        raise MemoryAccessError(address, length, "not writable memory")
+
+
+def _check(error: int, address: int, length: int) -> None:
+    """Raises for what a function of sandbox_api.h returned."""
+    if error == -errno.EFAULT:
+        raise MemoryAccessError(address, length, "not writable memory")
+    if error < 0:
+        raise sandbox_error(error, "changing guest memory (fallocate, madvise)")

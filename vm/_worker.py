@@ -27,11 +27,11 @@ _RESET_INLINE: Final = 1 << 20
 class Worker:
     """A sandbox process for the image it was made for.
 
-    `handle` and `guest` are C objects; they stay valid as long as the Worker does. A task watches for the death
-    of the process from its birth on; after it every waiter is woken.
+    `handle`, `guest` and `memories` are C objects; they stay valid as long as the Worker does. A task watches for the
+    death of the process from its birth on; after it every waiter is woken.
     """
 
-    __slots__ = ("_image", "_ring", "_watch", "dead", "doomed", "guest", "handle", "pid")
+    __slots__ = ("_image", "_ring", "_watch", "dead", "doomed", "guest", "handle", "memories", "pid")
 
     def __init__(self, image: CData, ring: aioring.Ring) -> None:
         result = ffi.new("sandbox_worker **")
@@ -43,6 +43,7 @@ class Worker:
         self._watch: asyncio.Task[None] | None = None
         self.handle = ffi.gc(result[0], lib.sandbox_worker_destroy)
         self.guest = lib.sandbox_worker_guest(self.handle)
+        self.memories = (lib.sandbox_worker_memory(self.handle),)
         #: Process id as this process sees it.
         self.pid = 0
         #: Whether its death was seen.
@@ -82,10 +83,6 @@ class Worker:
     def resume(self, spin_ns: int, worker_spin: int) -> int:
         """Lets the guest go on; SANDBOX_BUSY if it did not stop again within `spin_ns` nanoseconds."""
         return lib.sandbox_worker_resume(self.handle, spin_ns, worker_spin)
-
-    def memory(self, address: int, length: int, write: bool) -> CData:
-        """Pointer to guest memory; NULL if not all of it is there."""
-        return lib.sandbox_worker_memory(self.handle, address, length, write)
 
     async def wait(self) -> int:
         """Waits until it is busy no longer; returns the ``enum sandbox_event``."""

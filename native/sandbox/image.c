@@ -14,8 +14,6 @@
 
 #include "sandbox/memfd.h"
 
-#define PAGE_UP(size) (((size) + LAYOUT_PAGE - 1) & ~(LAYOUT_PAGE - 1))
-
 /* No instruction becomes more than this many bytes of native code on average; a program that does is refused. */
 #define IMAGE_CODE_PER_BYTE 64u
 #define IMAGE_CODE_MIN UINT64_C(0x10000)
@@ -69,10 +67,10 @@ static int image_build(struct sandbox_image *image, const struct sandbox_program
         .exit = (int64_t)LAYOUT_EXIT - (int64_t)LAYOUT_CODE_BASE,
         .cpu_features = pvm_cpu_features(),
     };
-    image->jump_table_size = PAGE_UP(UINT64_C(16) * ((uint64_t)image->program.jump_table_count + 1));
+    image->jump_table_size = sandbox_page_up(UINT64_C(16) * ((uint64_t)image->program.jump_table_count + 1));
     image->ro_offset = image->jump_table_size + LAYOUT_PAGE;
     image->code_offset = image->ro_offset + image->map.ro_size;
-    uint64_t capacity = PAGE_UP((uint64_t)source->code_size * IMAGE_CODE_PER_BYTE) + IMAGE_CODE_MIN;
+    uint64_t capacity = sandbox_page_up((uint64_t)source->code_size * IMAGE_CODE_PER_BYTE) + IMAGE_CODE_MIN;
     if (capacity > LAYOUT_CODE_LIMIT)
         capacity = LAYOUT_CODE_LIMIT;
     const uint64_t largest = image->code_offset + capacity;
@@ -98,7 +96,7 @@ static int image_build(struct sandbox_image *image, const struct sandbox_program
     munmap(file, largest);
     if (error < 0)
         return error;
-    if (ftruncate(image->file, (off_t)(image->code_offset + PAGE_UP(image->recompiled.code_size))) != 0)
+    if (ftruncate(image->file, (off_t)(image->code_offset + sandbox_page_up(image->recompiled.code_size))) != 0)
         return -errno;
     /* Nobody, host included, changes code, table or read-only data from here on. */
     if (fcntl(image->file, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
@@ -217,7 +215,7 @@ uint64_t sandbox_image_read_code(const sandbox_image *image, uint64_t offset, ui
     return count > 0 ? (uint64_t)count : 0;
 }
 
-/* --- the ram file: vmctx page, stack, auxiliary data, read-write data and heap --- */
+/* --- the ram file (memory.h) --- */
 
 uint64_t sandbox_image_stack_offset(const struct sandbox_image *image)
 {
@@ -225,20 +223,15 @@ uint64_t sandbox_image_stack_offset(const struct sandbox_image *image)
     return LAYOUT_VMCTX_SIZE;
 }
 
-uint64_t sandbox_image_aux_offset(const struct sandbox_image *image)
-{
-    return sandbox_image_stack_offset(image) + image->map.stack_size;
-}
-
 uint64_t sandbox_image_rw_offset(const struct sandbox_image *image)
 {
-    return sandbox_image_aux_offset(image) + image->map.aux_size;
+    return sandbox_image_stack_offset(image) + image->map.stack_size;
 }
 
 uint64_t sandbox_image_rw_limit(const struct sandbox_image *image)
 {
     const uint64_t top = (uint64_t)image->map.heap_base + image->map.heap_size_max;
-    const uint64_t limit = PAGE_UP(top - image->map.rw_address);
+    const uint64_t limit = sandbox_page_up(top - image->map.rw_address);
     return limit > image->map.rw_size ? limit : image->map.rw_size;
 }
 
@@ -248,11 +241,11 @@ void sandbox_image_windows(const struct sandbox_image *image, struct zygote_mapp
     windows[WINDOW_JUMP_TABLE] = (struct zygote_mapping){LAYOUT_JUMP_TABLE_BASE, image->jump_table_size, 0};
     windows[WINDOW_RETURN] = (struct zygote_mapping){LAYOUT_RETURN_PAGE, LAYOUT_PAGE, image->jump_table_size};
     windows[WINDOW_CODE] =
-        (struct zygote_mapping){LAYOUT_CODE_BASE, PAGE_UP(image->recompiled.code_size), image->code_offset};
+        (struct zygote_mapping){LAYOUT_CODE_BASE, sandbox_page_up(image->recompiled.code_size), image->code_offset};
     windows[WINDOW_RO] = (struct zygote_mapping){map->ro_address, map->ro_size, image->ro_offset};
     windows[WINDOW_STACK] =
         (struct zygote_mapping){map->stack_low, map->stack_size, sandbox_image_stack_offset(image)};
-    windows[WINDOW_AUX] = (struct zygote_mapping){map->aux_address, map->aux_size, sandbox_image_aux_offset(image)};
+    windows[WINDOW_AUX] = (struct zygote_mapping){map->aux_address, map->aux_size, 0};
     windows[WINDOW_RW] =
         (struct zygote_mapping){map->rw_address, sandbox_image_rw_limit(image), sandbox_image_rw_offset(image)};
 }

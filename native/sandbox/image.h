@@ -31,15 +31,20 @@ struct sandbox_image {
     uint64_t jump_table_size;
 };
 
-/* The windows of a worker of this image into image and ram file. */
+/* `size` rounded up to the pages of the machine. */
+static inline uint64_t sandbox_page_up(uint64_t size)
+{
+    return (size + LAYOUT_PAGE - 1) & ~(LAYOUT_PAGE - 1);
+}
+
+/* The windows of a worker of this image into its files. */
 void sandbox_image_windows(const struct sandbox_image *image, struct zygote_mapping windows[WINDOW_COUNT]);
 
 /* Size of the read-write window when the heap is at its largest. */
 uint64_t sandbox_image_rw_limit(const struct sandbox_image *image);
 /* Where the read-write data starts in the ram file. */
 uint64_t sandbox_image_rw_offset(const struct sandbox_image *image);
-/* Likewise for the other regions. */
+/* Likewise for the stack. */
 uint64_t sandbox_image_stack_offset(const struct sandbox_image *image);
-uint64_t sandbox_image_aux_offset(const struct sandbox_image *image);
 
 #endif

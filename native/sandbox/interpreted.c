@@ -7,11 +7,11 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "pvm/interpreter.h"
 #include "sandbox/guest.h"
 #include "sandbox/image.h"
+#include "sandbox/memory.h"
 #include "sandbox/sandbox_api.h"
 
 /* Instructions between two looks at the stop flag: well below a millisecond. */
@@ -19,9 +19,7 @@
 
 struct sandbox_interpreted {
     sandbox_image *image; /* borrowed */
-    uint8_t *ram;         /* laid out as a worker's ram file */
-    uint64_t ram_size;
-    uint64_t rw_accessible;
+    struct sandbox_memory memory;
     bool stop; /* atomic: set by one thread while another runs the guest */
     bool busy; /* the machine stopped on its budget */
     struct pvm_machine machine;
@@ -32,14 +30,14 @@ static void interpreted_set_regions(sandbox_interpreted *self)
 {
     const struct sandbox_image *image = self->image;
     const struct sandbox_memory_map *map = &image->map;
+    const struct sandbox_memory *memory = &self->memory;
     struct pvm_region *regions = self->machine.regions;
-    regions[0] = (struct pvm_region){map->rw_address, self->rw_accessible, self->ram + sandbox_image_rw_offset(image),
-                                     true};
+    regions[0] = (struct pvm_region){map->rw_address, memory->rw_accessible,
+                                     memory->ram + sandbox_image_rw_offset(image), true};
     regions[1] =
-        (struct pvm_region){map->stack_low, map->stack_size, self->ram + sandbox_image_stack_offset(image), true};
+        (struct pvm_region){map->stack_low, map->stack_size, memory->ram + sandbox_image_stack_offset(image), true};
     regions[2] = (struct pvm_region){map->ro_address, map->ro_size, (uint8_t *)(uintptr_t)image->ro, false};
-    regions[3] =
-        (struct pvm_region){map->aux_address, map->aux_size, self->ram + sandbox_image_aux_offset(image), false};
+    regions[3] = (struct pvm_region){map->aux_address, memory->aux_accessible, memory->aux, false};
 }
 
 int sandbox_interpreted_create(sandbox_image *image, sandbox_interpreted **result)
@@ -48,18 +46,11 @@ int sandbox_interpreted_create(sandbox_image *image, sandbox_interpreted **resul
     if (self == NULL)
         return -ENOMEM;
     self->image = image;
-    self->ram_size = sandbox_image_rw_offset(image) + sandbox_image_rw_limit(image);
-    /* The heap's whole range, of which pages exist once they are touched; rw_accessible bounds every access. */
-    void *ram = mmap(NULL, self->ram_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (ram == MAP_FAILED) {
-        const int error = -errno;
-        free(self);
+    const int error = memory_create(&self->memory, image, false);
+    if (error < 0) {
+        sandbox_interpreted_destroy(self);
         return error;
     }
-    self->ram = ram;
-    self->rw_accessible = image->map.rw_size;
-    guest_load_data(image, self->ram);
-    interpreted_set_regions(self);
     *result = self;
     return 0;
 }
@@ -68,7 +59,7 @@ void sandbox_interpreted_destroy(sandbox_interpreted *self)
 {
     if (self == NULL)
         return;
-    munmap(self->ram, self->ram_size);
+    memory_destroy(&self->memory);
     free(self);
 }
 
@@ -82,9 +73,9 @@ void sandbox_interpreted_stop(sandbox_interpreted *self)
     __atomic_store_n(&self->stop, true, __ATOMIC_RELAXED);
 }
 
-uint8_t *sandbox_interpreted_memory(sandbox_interpreted *self, uint64_t address, uint64_t size, int write)
+sandbox_memory *sandbox_interpreted_memory(sandbox_interpreted *self)
 {
-    return guest_memory(self->image, self->ram, self->rw_accessible, address, size, write);
+    return &self->memory;
 }
 
 /* --- running --- */
@@ -93,12 +84,8 @@ static void interpreted_sbrk(sandbox_interpreted *self)
 {
     const struct pvm_decoded sbrk = guest_instruction(self->image, (uint32_t)self->machine.pc);
     memcpy(self->guest.regs, self->machine.regs, sizeof self->guest.regs);
-    const struct guest_sbrk request = guest_sbrk_begin(self->image, &self->guest, &sbrk);
-    if (request.accessible > self->rw_accessible) {
-        self->rw_accessible = request.accessible;
-        interpreted_set_regions(self);
-    }
-    guest_sbrk_commit(self->image, &self->guest, &sbrk, &request);
+    guest_sbrk(&self->memory, &self->guest, &sbrk);
+    interpreted_set_regions(self);
     memcpy(self->machine.regs, self->guest.regs, sizeof self->machine.regs);
 }
 
@@ -150,6 +137,7 @@ int sandbox_interpreted_run(sandbox_interpreted *self, uint64_t budget)
         machine->gas = guest->gas;
         machine->next_pc = guest->next_pc;
         machine->entering = guest->entering != 0;
+        interpreted_set_regions(self); /* the host may have moved the end of the auxiliary data */
         self->busy = true;
     }
     enum pvm_exit exit;

@@ -48,7 +48,7 @@ int nursery_send(const sandbox_nursery *nursery, const void *message, size_t siz
 {
     union {
         struct cmsghdr header; /* for alignment */
-        char bytes[CMSG_SPACE(2 * sizeof(int))];
+        char bytes[CMSG_SPACE(ZYGOTE_FILE_COUNT * sizeof(int))];
     } control = {.bytes = {0}};
     struct iovec vector = {.iov_base = (void *)(uintptr_t)message, .iov_len = size};
     struct msghdr header = {

@@ -10,7 +10,7 @@
 
 #include "sandbox/sandbox_api.h"
 
-/* Sends one message with 1 or 2 descriptors. */
+/* Sends one message with 1 to ZYGOTE_FILE_COUNT descriptors. */
 int nursery_send(const sandbox_nursery *nursery, const void *message, size_t size, const int *fds, unsigned fd_count);
 
 /* Receives one reply. *fd is the descriptor that came with it, -1 if none; *step is set where the zygote reports

@@ -97,6 +97,29 @@ void sandbox_nursery_destroy(sandbox_nursery *nursery);
 const char *sandbox_step_text(uint32_t step);
 const char *sandbox_errno_name(int number);
 
+/* --- memory: one guest's; only while the guest is stopped --- */
+
+typedef struct sandbox_memory sandbox_memory;
+
+enum sandbox_access {
+    SANDBOX_READ,        /* by guest or host */
+    SANDBOX_HOST_WRITE,  /* not read-only data */
+    SANDBOX_GUEST_WRITE, /* nor auxiliary data */
+};
+
+/* Guest memory [address, address + size) in the host's address space; NULL if not all of it, in one region, is there
+ * for `access` (enum sandbox_access). Valid until the guest goes on or is reset, and to be used as asked for. */
+uint8_t *sandbox_memory_at(sandbox_memory *memory, uint64_t address, uint64_t size, uint32_t access);
+/* What the host does to [address, address + size): copies `data` there; fills it with zeroes; gives whole pages of the
+ * module's size back, which then read as zeroes. -EFAULT: not all of it is there to be written by the host. */
+int sandbox_memory_write(sandbox_memory *memory, uint64_t address, const uint8_t *data, uint64_t size);
+int sandbox_memory_zero(sandbox_memory *memory, uint64_t address, uint64_t size);
+int sandbox_memory_free(sandbox_memory *memory, uint64_t address, uint64_t size);
+/* Bytes of auxiliary data that are accessible, whole pages of the module's size. What is cut off reads as zeroes if it
+ * comes back. -EINVAL: more than the module has, or not whole pages. */
+uint32_t sandbox_memory_aux_size(const sandbox_memory *memory);
+int sandbox_memory_set_aux_size(sandbox_memory *memory, uint32_t size);
+
 /* --- worker: one sandbox process --- */
 
 typedef struct sandbox_worker sandbox_worker;
@@ -166,9 +189,8 @@ int sandbox_worker_reset(sandbox_worker *worker);
 /* Kills if alive, unmaps, closes, frees. NULL is allowed. */
 void sandbox_worker_destroy(sandbox_worker *worker);
 
-/* Guest memory [address, address + size) in the host's address space; NULL if not all of it is accessible
- * (`write`: by the host; read-only data is not). Valid until the next resume, reset or destroy. */
-uint8_t *sandbox_worker_memory(sandbox_worker *worker, uint64_t address, uint64_t size, int write);
+/* Owned by the worker. */
+sandbox_memory *sandbox_worker_memory(sandbox_worker *worker);
 
 /* --- interpreted: one guest in the interpreter, without a process of its own --- */
 
@@ -182,8 +204,8 @@ struct sandbox_guest *sandbox_interpreted_guest(sandbox_interpreted *interpreted
 int sandbox_interpreted_run(sandbox_interpreted *interpreted, uint64_t budget);
 /* Has a run return SANDBOX_BUSY within a millisecond, for good. Safe from another thread. */
 void sandbox_interpreted_stop(sandbox_interpreted *interpreted);
-/* As sandbox_worker_memory. */
-uint8_t *sandbox_interpreted_memory(sandbox_interpreted *interpreted, uint64_t address, uint64_t size, int write);
+/* Owned by the interpreted guest. */
+sandbox_memory *sandbox_interpreted_memory(sandbox_interpreted *interpreted);
 /* NULL is allowed. */
 void sandbox_interpreted_destroy(sandbox_interpreted *interpreted);
 

@@ -10,15 +10,12 @@
 #include "sandbox/worker.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/futex.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -26,7 +23,6 @@
 #include "linux/linux.h"
 #include "pvm/decode.h"
 #include "sandbox/guest.h"
-#include "sandbox/memfd.h"
 #include "sandbox/nursery.h"
 
 /* --- life --- */
@@ -39,28 +35,13 @@ int sandbox_worker_create(sandbox_image *image, sandbox_worker **result)
     worker->image = image;
     worker->owner = getpid();
     worker->pidfd = -1;
-    worker->ram_size = sandbox_image_rw_offset(image) + sandbox_image_rw_limit(image);
-    worker->ram_file = memfd_make("pvm-ram", 0);
-    int error = worker->ram_file < 0 ? worker->ram_file : 0;
-    if (error == 0 && ftruncate(worker->ram_file, (off_t)(sandbox_image_rw_offset(image) + image->map.rw_size)) != 0)
-        error = -errno;
-    if (error == 0) {
-        /* Reaches past the end of the file, as the worker's mapping does: the heap grows by moving that end.
-         * Every access through it is bounded by rw_accessible first. */
-        void *ram = mmap(NULL, worker->ram_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, worker->ram_file, 0);
-        if (ram == MAP_FAILED)
-            error = -errno;
-        else
-            worker->ram = ram;
-    }
+    const int error = memory_create(&worker->memory, image, true);
     if (error < 0) {
         sandbox_worker_destroy(worker);
         return error;
     }
-    worker->vmctx = (struct vmctx *)(void *)worker->ram;
+    worker->vmctx = (struct vmctx *)(void *)worker->memory.ram;
     worker->vmctx->state = VMCTX_STARTING;
-    worker->rw_accessible = image->map.rw_size;
-    guest_load_data(worker->image, worker->ram);
     *result = worker;
     return 0;
 }
@@ -74,8 +55,12 @@ int sandbox_worker_request(sandbox_worker *worker, sandbox_nursery *nursery)
         .trap = worker->image->recompiled.trap,
     };
     sandbox_image_windows(worker->image, request.windows);
-    const int files[2] = {worker->ram_file, worker->image->file};
-    return nursery_send(nursery, &request, sizeof request, files, 2);
+    const int files[ZYGOTE_FILE_COUNT] = {
+        [ZYGOTE_FILE_RAM] = worker->memory.ram_file,
+        [ZYGOTE_FILE_IMAGE] = worker->image->file,
+        [ZYGOTE_FILE_AUX] = worker->memory.aux_file,
+    };
+    return nursery_send(nursery, &request, sizeof request, files, zygote_request_files(&request));
 }
 
 int sandbox_worker_receive(sandbox_worker *worker, sandbox_nursery *nursery, uint32_t *step)
@@ -102,10 +87,7 @@ void sandbox_worker_destroy(sandbox_worker *worker)
         close(worker->pidfd);
     else if (worker->vmctx != NULL)
         sandbox_worker_mark_dead(worker); /* a process whose pidfd got lost on the way ends itself on this */
-    if (worker->ram != NULL)
-        munmap(worker->ram, worker->ram_size);
-    if (worker->ram_file >= 0)
-        close(worker->ram_file);
+    memory_destroy(&worker->memory);
     free(worker);
 }
 
@@ -182,18 +164,6 @@ static void worker_go(sandbox_worker *worker, uint32_t native)
     /* release: the registers above */
     __atomic_store_n(&vmctx->state, VMCTX_BUSY, __ATOMIC_RELEASE);
     linux_futex(&vmctx->state, FUTEX_WAKE, 1);
-}
-
-/* Only the host can move the end of the ram file. */
-static void worker_sbrk(sandbox_worker *worker, const struct pvm_decoded *sbrk)
-{
-    struct guest_sbrk request = guest_sbrk_begin(worker->image, &worker->guest, sbrk);
-    if (request.accessible > worker->rw_accessible) {
-        if (ftruncate(worker->ram_file, (off_t)(sandbox_image_rw_offset(worker->image) + request.accessible)) != 0)
-            return;
-        worker->rw_accessible = request.accessible;
-    }
-    guest_sbrk_commit(worker->image, &worker->guest, sbrk, &request);
 }
 
 static int worker_forged(sandbox_worker *worker)
@@ -278,7 +248,7 @@ static int worker_take(sandbox_worker *worker, uint32_t state)
         return SANDBOX_HOST_CALL;
     }
     if (state == VMCTX_GUEST_SBRK && decoded.op == PVM_OP_sbrk) {
-        worker_sbrk(worker, &decoded);
+        guest_sbrk(&worker->memory, guest, &decoded); /* only the host can move the end of the ram file */
         guest->has_pc = 0;
         worker_go(worker, next->native);
         return SANDBOX_BUSY;
@@ -397,54 +367,23 @@ int sandbox_worker_resume(sandbox_worker *worker, uint64_t spin_ns, uint32_t wor
 
 /* --- memory --- */
 
-uint64_t sandbox_worker_resident(const sandbox_worker *worker)
+sandbox_memory *sandbox_worker_memory(sandbox_worker *worker)
 {
-    struct stat status;
-    return fstat(worker->ram_file, &status) == 0 ? (uint64_t)status.st_blocks * 512u : 0;
+    return &worker->memory;
 }
 
-/* Up to here clearing pages in place is cheaper than giving them back and faulting them in again. */
-#define WORKER_CLEAR_IN_PLACE ((off_t)256 << 10)
-
-/* Zeroes every page that the guest's part of the ram file holds, without touching the holes. */
-static int worker_clear(sandbox_worker *worker)
+uint64_t sandbox_worker_resident(const sandbox_worker *worker)
 {
-    off_t offset = (off_t)LAYOUT_VMCTX_SIZE;
-    for (;;) {
-        const off_t data = lseek(worker->ram_file, offset, SEEK_DATA);
-        if (data < 0)
-            return errno == ENXIO ? 0 : -errno; /* ENXIO: only a hole is left */
-        const off_t hole = lseek(worker->ram_file, data, SEEK_HOLE);
-        if (hole < 0)
-            return -errno;
-        if (hole - data <= WORKER_CLEAR_IN_PLACE)
-            memset(worker->ram + data, 0, (size_t)(hole - data));
-        else if (fallocate(worker->ram_file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, data, hole - data) != 0)
-            return -errno;
-        offset = hole;
-    }
+    return memory_resident(&worker->memory);
 }
 
 int sandbox_worker_reset(sandbox_worker *worker)
 {
-    const struct sandbox_image *image = worker->image;
-    /* Shrink first: pages of a grown heap go back at once, and touching them traps again. */
-    if (worker->rw_accessible != image->map.rw_size) {
-        if (ftruncate(worker->ram_file, (off_t)(sandbox_image_rw_offset(image) + image->map.rw_size)) != 0)
-            return -errno;
-        worker->rw_accessible = image->map.rw_size;
-    }
-    const int error = worker_clear(worker);
+    const int error = memory_reset(&worker->memory);
     if (error < 0)
         return error;
-    guest_load_data(worker->image, worker->ram);
     memset(&worker->guest, 0, sizeof worker->guest);
     memset(worker->vmctx->regs, 0, sizeof worker->vmctx->regs);
     memset(worker->vmctx->tmp, 0, sizeof worker->vmctx->tmp);
     return 0;
-}
-
-uint8_t *sandbox_worker_memory(sandbox_worker *worker, uint64_t address, uint64_t size, int write)
-{
-    return guest_memory(worker->image, worker->ram, worker->rw_accessible, address, size, write);
 }

@@ -59,12 +59,12 @@ _Noreturn void launcher_main(const uint64_t *initial_stack)
 {
     const uint64_t vdso = launcher_find_vdso(initial_stack);
     struct zygote_boot boot;
-    int host = -1;
-    int error = message_receive(CONTROL_FD, &boot, sizeof boot, &host, 1);
-    if (error == 0 && boot.vmctx_size != sizeof(struct vmctx))
-        error = -EPROTO;
-    if (error < 0)
-        launcher_fail(ZYGOTE_STEP_BOOT, error);
+    int files[ZYGOTE_FILE_COUNT];
+    int count = message_receive(CONTROL_FD, &boot, sizeof boot, files);
+    if (count >= 0 && (count != 1 || boot.vmctx_size != sizeof(struct vmctx)))
+        count = -EPROTO;
+    if (count < 0)
+        launcher_fail(ZYGOTE_STEP_BOOT, count);
     if (boot.drop)
         launcher_drop_root(&boot);
 
@@ -79,7 +79,7 @@ _Noreturn void launcher_main(const uint64_t *initial_stack)
     if (pid < 0)
         launcher_fail(ZYGOTE_STEP_NAMESPACES, (int)pid);
     if (pid == 0)
-        nursery_main(host, &boot, vdso);
+        nursery_main(files[0], &boot, vdso);
     message_reply(CONTROL_FD, ZYGOTE_STEP_NONE, 0, nursery);
     linux_exit(0);
 }

@@ -8,14 +8,12 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-#define MESSAGE_MAX_FDS 2u
-
 union message_control {
     struct cmsghdr header; /* for alignment */
-    char bytes[CMSG_SPACE(MESSAGE_MAX_FDS * sizeof(int))];
+    char bytes[CMSG_SPACE(ZYGOTE_FILE_COUNT * sizeof(int))];
 };
 
-int message_receive(int socket, void *message, uint32_t size, int *fds, unsigned fd_count)
+int message_receive(int socket, void *message, uint32_t size, int fds[ZYGOTE_FILE_COUNT])
 {
     union message_control control;
     struct iovec vector = {.iov_base = message, .iov_len = size};
@@ -34,26 +32,28 @@ int message_receive(int socket, void *message, uint32_t size, int *fds, unsigned
     if (received == 0)
         return -ECONNRESET;
 
+    for (unsigned i = 0; i < ZYGOTE_FILE_COUNT; i++)
+        fds[i] = -1;
     unsigned count = 0;
     const struct cmsghdr *ancillary = CMSG_FIRSTHDR(&header);
     if (ancillary != NULL && ancillary->cmsg_level == SOL_SOCKET && ancillary->cmsg_type == SCM_RIGHTS) {
         const unsigned given = (unsigned)((ancillary->cmsg_len - CMSG_LEN(0)) / sizeof(int));
         const int *passed = (const int *)(const void *)CMSG_DATA(ancillary);
         for (unsigned i = 0; i < given; i++) {
-            if (count < fd_count)
+            if (count < ZYGOTE_FILE_COUNT)
                 fds[count++] = passed[i];
             else
                 linux_close(passed[i]);
         }
     }
     const uint32_t *words = message;
-    const int whole = received == (long)size && count == fd_count && (header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0;
+    const int whole = received == (long)size && (header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0;
     if (!whole || words[0] != ZYGOTE_MAGIC || words[1] != size) {
         for (unsigned i = 0; i < count; i++)
             linux_close(fds[i]);
         return -EPROTO;
     }
-    return 0;
+    return (int)count;
 }
 
 int message_reply(int socket, enum zygote_step step, int error, int fd)

@@ -121,7 +121,7 @@ static void nursery_unmap(uint64_t vdso)
 
 /* --- the loop --- */
 
-static void nursery_clone_worker(const struct zygote_request *request, int ram, int image)
+static void nursery_clone_worker(const struct zygote_request *request, const int *files)
 {
     int worker = -1;
     struct clone_args arguments = {
@@ -131,7 +131,7 @@ static void nursery_clone_worker(const struct zygote_request *request, int ram, 
     };
     const long pid = linux_clone3(&arguments, sizeof arguments);
     if (pid == 0)
-        worker_main(request, ram, image);
+        worker_main(request, files);
     if (pid < 0) {
         message_reply(CONTROL_FD, ZYGOTE_STEP_CLONE_WORKER, (int)pid, -1);
         return;
@@ -150,13 +150,15 @@ static _Noreturn void nursery_serve(int host)
         if (ready < 0 || fds[1].revents != 0)
             linux_exit(0);
         struct zygote_request request;
-        int files[2];
-        const int error = message_receive(CONTROL_FD, &request, sizeof request, files, 2);
-        if (error < 0)
-            linux_exit(error == -ECONNRESET ? 0 : 1);
-        nursery_clone_worker(&request, files[0], files[1]);
-        linux_close(files[0]);
-        linux_close(files[1]);
+        int files[ZYGOTE_FILE_COUNT];
+        const int count = message_receive(CONTROL_FD, &request, sizeof request, files);
+        if (count == -ECONNRESET)
+            linux_exit(0);
+        if (count < 0 || (unsigned)count != zygote_request_files(&request))
+            linux_exit(1);
+        nursery_clone_worker(&request, files);
+        for (int i = 0; i < count; i++)
+            linux_close(files[i]);
     }
 }
 

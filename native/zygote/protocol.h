@@ -15,18 +15,22 @@
 
 /* --- file layout and mappings of one worker ---
  *
- * Two files are mapped. The *image* belongs to a module and is sealed against every write: native jump
- * table, return page, native code, read-only data. The *ram* belongs to one worker: vmctx page, stack,
- * auxiliary data, and last the read-write data with the heap, because the heap grows with the file's end.
+ * The *image* belongs to a module and is sealed against every write: native jump table, return page, native
+ * code, read-only data. The others belong to one worker. The *ram* holds vmctx page, stack, and last the
+ * read-write data with the heap, because the heap grows with the file's end. Auxiliary data has a file of its
+ * own, because its end moves too: a module without any has none.
  */
+enum zygote_file { ZYGOTE_FILE_RAM, ZYGOTE_FILE_IMAGE, ZYGOTE_FILE_AUX, ZYGOTE_FILE_COUNT };
+
+/* A window may reach past the end of its file: touching that raises SIGBUS. */
 enum zygote_window {
     WINDOW_JUMP_TABLE, /* image, r */
     WINDOW_RETURN,     /* image, r */
     WINDOW_CODE,       /* image, r x */
     WINDOW_RO,         /* image, r */
     WINDOW_STACK,      /* ram, r w */
-    WINDOW_AUX,        /* ram, r */
-    WINDOW_RW,         /* ram, r w; reaches past the end of the file: touching that raises SIGBUS */
+    WINDOW_AUX,        /* aux, r */
+    WINDOW_RW,         /* ram, r w */
     WINDOW_COUNT
 };
 
@@ -50,7 +54,7 @@ struct zygote_boot {
     uint32_t gid;
 };
 
-/* Host to nursery; carries the ram file and the image file, in this order. */
+/* Host to nursery; carries the files of enum zygote_file, as many as zygote_request_files says. */
 struct zygote_request {
     uint32_t magic;
     uint32_t size; /* sizeof(struct zygote_request) */
@@ -58,6 +62,11 @@ struct zygote_request {
     uint32_t trap;
     struct zygote_mapping windows[WINDOW_COUNT];
 };
+
+static inline unsigned zygote_request_files(const struct zygote_request *request)
+{
+    return request->windows[WINDOW_AUX].size > 0 ? ZYGOTE_FILE_COUNT : ZYGOTE_FILE_AUX;
+}
 
 /* To the host, for each of the above. With error 0 it carries a pidfd: of the nursery, or of the worker. */
 struct zygote_reply {

@@ -69,17 +69,23 @@ static long worker_map_file(const struct zygote_mapping *mapping, int protection
                       mapping->offset);
 }
 
-static void worker_map_windows(const struct zygote_request *request, int ram, int image)
+static void worker_map_windows(const struct zygote_request *request, const int *files)
 {
-    static const int protections[WINDOW_COUNT] = {
-        [WINDOW_JUMP_TABLE] = PROT_READ,      [WINDOW_RETURN] = PROT_READ,
-        [WINDOW_CODE] = PROT_READ | PROT_EXEC, [WINDOW_RO] = PROT_READ,
-        [WINDOW_STACK] = PROT_READ | PROT_WRITE, [WINDOW_AUX] = PROT_READ,
-        [WINDOW_RW] = PROT_READ | PROT_WRITE,
+    static const struct {
+        enum zygote_file file;
+        int protection;
+    } windows[WINDOW_COUNT] = {
+        [WINDOW_JUMP_TABLE] = {ZYGOTE_FILE_IMAGE, PROT_READ},
+        [WINDOW_RETURN] = {ZYGOTE_FILE_IMAGE, PROT_READ},
+        [WINDOW_CODE] = {ZYGOTE_FILE_IMAGE, PROT_READ | PROT_EXEC},
+        [WINDOW_RO] = {ZYGOTE_FILE_IMAGE, PROT_READ},
+        [WINDOW_STACK] = {ZYGOTE_FILE_RAM, PROT_READ | PROT_WRITE},
+        [WINDOW_AUX] = {ZYGOTE_FILE_AUX, PROT_READ},
+        [WINDOW_RW] = {ZYGOTE_FILE_RAM, PROT_READ | PROT_WRITE},
     };
     for (unsigned i = 0; i < WINDOW_COUNT; i++)
         worker_check(ZYGOTE_STEP_MAP_WINDOWS,
-                     worker_map_file(&request->windows[i], protections[i], i < WINDOW_STACK ? image : ram));
+                     worker_map_file(&request->windows[i], windows[i].protection, files[windows[i].file]));
 
     const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
     worker_check(ZYGOTE_STEP_MAP_STACKS,
@@ -161,15 +167,15 @@ _Noreturn void worker_stopped(uint32_t state)
     worker_wait();
 }
 
-_Noreturn void worker_main(const struct zygote_request *request, int ram, int image)
+_Noreturn void worker_main(const struct zygote_request *request, const int *files)
 {
     const long vmctx = linux_mmap(LAYOUT_VMCTX_BASE, LAYOUT_VMCTX_SIZE, PROT_READ | PROT_WRITE,
-                                  MAP_SHARED | MAP_FIXED_NOREPLACE, ram, 0);
+                                  MAP_SHARED | MAP_FIXED_NOREPLACE, files[ZYGOTE_FILE_RAM], 0);
     if (vmctx < 0)
         linux_exit(1); /* no page to say so in; the host sees the death */
     worker.enter = LAYOUT_CODE_BASE + request->enter;
     worker.trap = LAYOUT_CODE_BASE + request->trap;
-    worker_map_windows(request, ram, image);
+    worker_map_windows(request, files);
     worker_install_handlers();
     worker_check(ZYGOTE_STEP_CLOSE_FILES, linux_close_range(0, ~0u, 0));
     worker_check(ZYGOTE_STEP_RLIMITS, confine_limits(worker_limits, sizeof worker_limits / sizeof worker_limits[0]));

@@ -23,12 +23,13 @@ _Noreturn void launcher_main(const uint64_t *initial_stack);
 _Noreturn void nursery_main(int host_pidfd, const struct zygote_boot *boot, uint64_t vdso);
 
 /* worker.c */
-_Noreturn void worker_main(const struct zygote_request *request, int ram, int image);
+_Noreturn void worker_main(const struct zygote_request *request, const int *files);
 _Noreturn void worker_stopped(uint32_t state);
 
-/* message.c: both return 0 or -errno; receive gives -ECONNRESET at the end of the stream, -EPROTO for a
- * message of another size or magic, and fills exactly `fd_count` descriptors. */
-int message_receive(int socket, void *message, uint32_t size, int *fds, unsigned fd_count);
+/* message.c. receive returns how many descriptors came with the message, up to ZYGOTE_FILE_COUNT, and sets the
+ * others to -1; or -errno: -ECONNRESET at the end of the stream, -EPROTO for a message of another size or magic or
+ * with more descriptors. reply returns 0 or -errno. */
+int message_receive(int socket, void *message, uint32_t size, int fds[ZYGOTE_FILE_COUNT]);
 int message_reply(int socket, enum zygote_step step, int error, int fd);
 
 /* start.S */

@@ -260,7 +260,7 @@ async def test_mappings(guest: Guest) -> None:
     assert next(size for _, size, name in writable if name) == 0x1000  # the page shared with the host
     assert {m.permissions for m in above} == {"r-xp", "r--p", "rw-p", "rw-s", "r-xs", "r--s"}
     names = {m.name.removesuffix(" (deleted)") for m in found}
-    assert names == {"", "/memfd:pvm-zygote", "/memfd:pvm-image", "/memfd:pvm-ram"}
+    assert names == {"", "/memfd:pvm-zygote", "/memfd:pvm-image", "/memfd:pvm-ram", "/memfd:pvm-aux"}
     private = sum(m.end - m.begin for m in found if not m.name)
     assert private <= 0x20000
 
