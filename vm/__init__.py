@@ -20,6 +20,7 @@ from vm._engine import Engine
 from vm._errors import (
     AssemblyError,
     CompileError,
+    CrosscheckError,
     InstanceStateError,
     LinkError,
     MemoryAccessError,
@@ -49,6 +50,7 @@ __all__ = [
     "CompileError",
     "Config",
     "CostModel",
+    "CrosscheckError",
     "Engine",
     "Export",
     "Finished",

@@ -16,6 +16,12 @@ class Config:
     #: How guest code is executed. The interpreter needs nothing of the machine, checks every access, and is some
     #: ten times slower; its guests run in this process, on threads of their own, and `sandbox` means nothing to it.
     backend: Literal["recompiler", "interpreter"] = "recompiler"
+    #: Run every guest in both backends at once, the recompiled one in its process and the interpreter in this one, and
+    #: compare them at every stop: `CrosscheckError` reports the first difference. For finding faults; slow. With
+    #: `ModuleConfig.step_tracing`, which stops before each instruction, it names the one. A recompiled guest that does
+    #: not stop at all is compared with nothing: limit its gas, trace steps, or give up after a while. Not with backend
+    #: "interpreter".
+    crosscheck: bool = False
     #: What keeps recompiled code in: a locked-down process per guest.
     sandbox: Literal["linux"] = "linux"
     #: Seconds that a resumed guest is polled before its waiter is suspended on the event loop, at most 1 ms. Short
@@ -30,6 +36,10 @@ class Config:
     def __post_init__(self) -> None:
         if self.backend not in ("recompiler", "interpreter"):
             raise ValueError(f"unknown backend {self.backend!r}: there are 'recompiler' and 'interpreter'")
+        if self.crosscheck and self.backend != "recompiler":
+            raise ValueError(
+                "crosscheck compares the recompiler with the interpreter: it goes with backend 'recompiler'"
+            )
         if self.sandbox != "linux":
             raise ValueError(f"unknown sandbox {self.sandbox!r}: there is 'linux'")
         if not 0 <= self.spin <= 1e-3:

@@ -13,6 +13,7 @@ from typing import Final
 
 import aioring
 from vm._config import Config, ModuleConfig
+from vm._crosschecked import CrosscheckHome
 from vm._errors import InstanceStateError
 from vm._interpreted import InterpreterHome
 from vm._linux import LinuxHome
@@ -58,6 +59,8 @@ class Engine:
         try:
             if self.config.backend == "interpreter":
                 self._home = InterpreterHome()
+            elif self.config.crosscheck:
+                self._home = CrosscheckHome(self.config, self._ring)
             else:
                 self._home = LinuxHome(self.config, self._ring)
             await self._home.start()
@@ -121,7 +124,10 @@ class Engine:
                 page_size=settings.page_size,
             )
             image = compile_image(blob, settings, memory_map, interpreted=interpreted)
-            return Module(self, blob, settings, memory_map, image)
+            reference = None
+            if self.config.crosscheck:
+                reference = compile_image(blob, settings, memory_map, interpreted=True)
+            return Module(self, blob, settings, memory_map, image, reference)
 
         task = asyncio.create_task(asyncio.to_thread(work))
         self._compiling.add(task)

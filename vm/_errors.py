@@ -12,6 +12,7 @@
         ├── LinkError              imports that nothing defines, all of them at once
         ├── TrapError              the guest trapped while it was being called
         ├── OutOfGasError          the guest ran out of gas while it was being called
+        ├── CrosscheckError        recompiler and interpreter did not agree
         ├── SandboxError           a sandbox could not be started
         │   └── SandboxDiedError   a sandbox's process is gone
         ├── InstanceStateError     the instance is closed, or running, or has nothing to run
@@ -158,6 +159,52 @@ class OutOfGasError(_Stopped, VMError):
         self.export = export
         self.frames = frames
         super().__init__(f"the guest ran out of gas{_at(pc, export, frames)}")
+
+
+class CrosscheckError(VMError):
+    """Recompiler and interpreter did not agree (`Config.crosscheck`): one of them is wrong.
+
+    `what` differs: "event", "pc", "next pc", "host call", the name of a register, "gas", "heap size" or "memory";
+    `recompiler` and `interpreter` are the two values: the name of an interrupt for an event, otherwise a number or None
+    where there is none; of memory the byte at `address`, None for all else. `since` is the code offset that both went
+    on from. With step tracing, `pc` is that of the instruction they execute differently and `instruction` what it does;
+    otherwise it is one of those from `since` to `pc`, where the recompiled guest stopped (None: it returned, or there
+    is no telling), and `instruction` is empty.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        recompiler: int | str | None,
+        interpreter: int | str | None,
+        *,
+        pc: int | None,
+        since: int,
+        address: int | None = None,
+        instruction: str = "",
+    ) -> None:
+        self.what = what
+        self.recompiler = recompiler
+        self.interpreter = interpreter
+        self.pc = pc
+        self.since = since
+        self.address = address
+        self.instruction = instruction
+        place = what if address is None else f"{what} at {address:#x}"
+        values = f"{place} is {_value(what, recompiler)} recompiled and {_value(what, interpreter)} interpreted"
+        if instruction:
+            super().__init__(f"recompiler and interpreter differ at pc {pc} ({instruction}): {values}")
+            return
+        end = "its end" if pc is None else f"pc {pc}"
+        hint = "step tracing (ModuleConfig.step_tracing) finds the instruction"
+        super().__init__(f"recompiler and interpreter differ between pc {since} and {end}: {values}; {hint}")
+
+
+def _value(what: str, value: int | str | None) -> str:
+    """A value in the message: program counters, gas and the like as elsewhere in decimal, the others in hexadecimal."""
+    if isinstance(value, int) and what not in ("pc", "next pc", "host call", "gas", "heap size"):
+        return hex(value)
+    return str(value)
 
 
 class SandboxError(VMError):

@@ -6,7 +6,8 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, cast
 
 from vm._errors import InstanceStateError, VMError
 from vm._nursery import sandbox_error
@@ -19,25 +20,38 @@ if TYPE_CHECKING:
 
 #: Instructions that run on the event loop's thread first: some tens of microseconds.
 _INLINE: Final = 10_000
-#: Instructions of one turn in a thread: some tens of milliseconds, so that many guests share few threads.
-_TURN: Final = 10_000_000
+#: Instructions of one turn in a thread, where a memset counts as many as it has bytes: some tens of milliseconds, so
+#: that many guests share few threads.
+TURN: Final = 10_000_000
+
+
+def in_thread(function: Callable[..., int], *arguments: object) -> asyncio.Task[int]:
+    """Calls `function` in a thread of the executor. With the result the thread has let go of `arguments`, which it
+    otherwise holds on to until it gets its next turn: closing an instance would free no memory."""
+    held = [arguments]
+
+    def call() -> int:
+        return function(*held.pop())
+
+    return asyncio.ensure_future(asyncio.to_thread(call))
 
 
 class Interpreted:
-    """One guest in the interpreter."""
+    """One guest in the interpreter; with `in_files` its memory can be compared with a worker's."""
 
-    __slots__ = ("__weakref__", "_handle", "_image", "dead", "guest", "memories")
+    __slots__ = ("__weakref__", "_handle", "_image", "_turn", "dead", "guest", "memories")
 
-    def __init__(self, image: CData) -> None:
+    def __init__(self, image: CData, *, in_files: bool = False) -> None:
         result = ffi.new("sandbox_interpreted **")
-        error = lib.sandbox_interpreted_create(image, result)
+        error = lib.sandbox_interpreted_create(image, in_files, result)
         if error < 0:
-            raise sandbox_error(error, "making guest memory (mmap)")
+            raise sandbox_error(error, "making guest memory (memfd_create, mmap)")
         self._image = image  # its tables are used until the handle is gone
         # freed with its last reference, which a thread may hold
         self._handle = ffi.gc(result[0], lib.sandbox_interpreted_destroy)
         self.guest = lib.sandbox_interpreted_guest(self._handle)
         self.memories = (lib.sandbox_interpreted_memory(self._handle),)
+        self._turn: asyncio.Task[int] | None = None
         self.dead = False
 
     @property
@@ -48,21 +62,28 @@ class Interpreted:
         return lib.SANDBOX_DIED if self.dead else lib.sandbox_interpreted_run(self._handle, _INLINE)
 
     async def wait(self) -> int:
-        while True:
-            turn = asyncio.ensure_future(asyncio.to_thread(lib.sandbox_interpreted_run, self._handle, _TURN))
-            try:
-                event = await asyncio.shield(turn)
-            except asyncio.CancelledError:
-                lib.sandbox_interpreted_stop(self._handle)  # the thread ends within a millisecond
-                raise
-            if self.dead:
-                return lib.SANDBOX_DIED
-            if event != lib.SANDBOX_BUSY:
-                return event
+        while (event := await self.turn()) == lib.SANDBOX_BUSY:
+            pass
+        return event
+
+    async def turn(self) -> int:
+        """One turn in a thread; SANDBOX_BUSY if it needs another."""
+        self._turn = in_thread(lib.sandbox_interpreted_run, self._handle, TURN)
+        try:
+            event = await asyncio.shield(self._turn)
+        except asyncio.CancelledError:
+            lib.sandbox_interpreted_stop(self._handle)  # the thread ends within a millisecond
+            raise
+        return lib.SANDBOX_DIED if self.dead else event
 
     def kill(self) -> None:
         self.dead = True
         lib.sandbox_interpreted_stop(self._handle)
+
+    async def gone(self) -> None:
+        """Waits until no thread runs it any more, after a kill."""
+        if self._turn is not None:
+            await asyncio.wait([self._turn])
 
     def death(self) -> VMError:
         return InstanceStateError("the guest was stopped for good")
@@ -70,8 +91,6 @@ class Interpreted:
 
 class InterpreterHome:
     """All guests of an engine with ``backend="interpreter"``."""
-
-    interpreted = True
 
     def __init__(self) -> None:
         self._machines: weakref.WeakSet[Interpreted] = weakref.WeakSet()
@@ -86,7 +105,11 @@ class InterpreterHome:
 
     async def release(self, module: Module, machine: Machine, *, reusable: bool) -> None:
         machine.kill()
+        await cast(Interpreted, machine).gone()
 
     async def aclose(self) -> None:
-        for machine in self._machines:
+        machines = list(self._machines)
+        for machine in machines:
             machine.kill()
+        for machine in machines:
+            await machine.gone()

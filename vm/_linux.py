@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 class LinuxHome:
     """All guests of an engine with ``sandbox="linux"``: a process each."""
 
-    interpreted = False
-
     def __init__(self, config: Config, ring: aioring.Ring) -> None:
         self._config = config
         self._ring = ring

@@ -3,6 +3,7 @@
 
 * ``vm._linux``: recompiled code in a locked-down process per guest
 * ``vm._interpreted``: the interpreter, in this process
+* ``vm._crosschecked``: both at once, compared at every stop
 """
 
 from __future__ import annotations
@@ -49,9 +50,6 @@ class Machine(Protocol):
 
 class Home(Protocol):
     """Where an engine's guests live."""
-
-    #: Whether modules are prepared for the interpreter.
-    interpreted: bool
 
     async def start(self) -> None:
         """Makes it ready. Raises with the remedy if this machine cannot."""

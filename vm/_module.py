@@ -85,10 +85,18 @@ class Module:
     """
 
     def __init__(
-        self, engine: Engine, blob: ProgramBlob, config: ModuleConfig, memory_map: MemoryMap, image: CData
+        self,
+        engine: Engine,
+        blob: ProgramBlob,
+        config: ModuleConfig,
+        memory_map: MemoryMap,
+        image: CData,
+        reference: CData | None = None,
     ) -> None:
         self._engine = engine
         self._image = image
+        # for the interpreter that checks it, if the engine has one do so
+        self._reference = reference
         self._idle: list[Worker] = []
         #: The program.
         self.blob = blob

@@ -93,7 +93,7 @@ class Worker:
 
     async def reset(self) -> None:
         """Makes memory and registers as they were at the start. Raises `SandboxError`."""
-        if lib.sandbox_worker_resident(self.handle) > _RESET_INLINE:
+        if lib.sandbox_memory_resident(self.memories[0]) > _RESET_INLINE:
             error = await asyncio.to_thread(lib.sandbox_worker_reset, self.handle)
         else:
             error = lib.sandbox_worker_reset(self.handle)

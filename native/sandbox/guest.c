@@ -9,6 +9,11 @@ uint64_t guest_word_mask(const struct sandbox_image *image)
     return image->program.isa == PVM_ISA_LATEST32 ? UINT32_MAX : UINT64_MAX;
 }
 
+bool guest_is_overdrawn(const struct sandbox_image *image, const struct sandbox_guest *guest)
+{
+    return image->execution.gas_metering != PVM_GAS_NONE && guest->gas < 0;
+}
+
 struct pvm_decoded guest_instruction(const struct sandbox_image *image, uint32_t pc)
 {
     if (pvm_has_instruction(&image->program, pc))

@@ -5,6 +5,7 @@
 #ifndef SANDBOX_GUEST_H
 #define SANDBOX_GUEST_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "pvm/decode.h"
@@ -14,6 +15,9 @@
 
 /* All bits of a register: 32 of them in latest32. */
 uint64_t guest_word_mask(const struct sandbox_image *image);
+
+/* Whether it is metered and has less than nothing, which async metering leaves behind: it runs no instruction then. */
+bool guest_is_overdrawn(const struct sandbox_image *image, const struct sandbox_guest *guest);
 
 /* The instruction at `pc`; an invalid one behind an over-long instruction and at the end of the code. */
 struct pvm_decoded guest_instruction(const struct sandbox_image *image, uint32_t pc);

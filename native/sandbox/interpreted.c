@@ -40,13 +40,13 @@ static void interpreted_set_regions(sandbox_interpreted *self)
     regions[3] = (struct pvm_region){map->aux_address, memory->aux_accessible, memory->aux, false};
 }
 
-int sandbox_interpreted_create(sandbox_image *image, sandbox_interpreted **result)
+int sandbox_interpreted_create(sandbox_image *image, uint32_t in_files, sandbox_interpreted **result)
 {
     struct sandbox_interpreted *self = calloc(1, sizeof *self);
     if (self == NULL)
         return -ENOMEM;
     self->image = image;
-    const int error = memory_create(&self->memory, image, false);
+    const int error = memory_create(&self->memory, image, in_files != 0);
     if (error < 0) {
         sandbox_interpreted_destroy(self);
         return error;
@@ -131,6 +131,8 @@ int sandbox_interpreted_run(sandbox_interpreted *self, uint64_t budget)
         const struct sandbox_guest *guest = &self->guest;
         if (!guest->has_next_pc)
             return -EINVAL;
+        if (guest_is_overdrawn(self->image, guest))
+            return SANDBOX_OUT_OF_GAS;
         const uint64_t mask = guest_word_mask(self->image);
         for (unsigned i = 0; i < PVM_REGISTER_COUNT; i++)
             machine->regs[i] = guest->regs[i] & mask;

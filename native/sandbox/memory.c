@@ -271,7 +271,7 @@ static uint64_t memory_file_resident(int file)
     return file >= 0 && fstat(file, &status) == 0 ? (uint64_t)status.st_blocks * 512u : 0;
 }
 
-uint64_t memory_resident(const struct sandbox_memory *memory)
+uint64_t sandbox_memory_resident(const sandbox_memory *memory)
 {
     return memory_file_resident(memory->ram_file) + memory_file_resident(memory->aux_file);
 }

@@ -37,7 +37,4 @@ int memory_grow(struct sandbox_memory *memory, uint64_t accessible);
 /* Makes it as it was at the start; the vmctx page is left alone. 0 or -errno. */
 int memory_reset(struct sandbox_memory *memory);
 
-/* Bytes that its files hold; 0 without files. */
-uint64_t memory_resident(const struct sandbox_memory *memory);
-
 #endif

@@ -119,6 +119,20 @@ int sandbox_memory_free(sandbox_memory *memory, uint64_t address, uint64_t size)
  * comes back. -EINVAL: more than the module has, or not whole pages. */
 uint32_t sandbox_memory_aux_size(const sandbox_memory *memory);
 int sandbox_memory_set_aux_size(sandbox_memory *memory, uint32_t size);
+/* Bytes that its files hold; 0 of memory that is private to this process. */
+uint64_t sandbox_memory_resident(const sandbox_memory *memory);
+
+/* Where two memories are not equal, and the bytes there. */
+struct sandbox_difference {
+    uint64_t address;
+    uint8_t first;
+    uint8_t second;
+};
+
+/* Compares all that guest or host can write: 0 if it is equal, 1 with the difference at the lowest address, or -errno.
+ * -EINVAL: not both are in files, or not the same is accessible in both. Takes time by what is resident. */
+int sandbox_memory_compare(const sandbox_memory *first, const sandbox_memory *second,
+                           struct sandbox_difference *difference);
 
 /* --- worker: one sandbox process --- */
 
@@ -182,8 +196,6 @@ void sandbox_worker_mark_dead(sandbox_worker *worker);
 /* Wait status of the dead process as waitpid(2) has it, or -errno: -EAGAIN or -ESRCH until the kernel has reaped it,
  * a moment after the pidfd became readable and when it reports POLLHUP; -ENOTTY or -ESRCH before Linux 6.15. */
 int sandbox_worker_wait_status(const sandbox_worker *worker);
-/* Bytes of memory that the worker's ram holds now. */
-uint64_t sandbox_worker_resident(const sandbox_worker *worker);
 /* Memory and state as they were at the start. Only while not busy and not dead. */
 int sandbox_worker_reset(sandbox_worker *worker);
 /* Kills if alive, unmaps, closes, frees. NULL is allowed. */
@@ -196,8 +208,8 @@ sandbox_memory *sandbox_worker_memory(sandbox_worker *worker);
 
 typedef struct sandbox_interpreted sandbox_interpreted;
 
-/* Keeps `image`, which was made for the interpreter. */
-int sandbox_interpreted_create(sandbox_image *image, sandbox_interpreted **interpreted);
+/* Keeps `image`, which was made for the interpreter. `in_files`: its memory can be compared, for a descriptor or two. */
+int sandbox_interpreted_create(sandbox_image *image, uint32_t in_files, sandbox_interpreted **interpreted);
 struct sandbox_guest *sandbox_interpreted_guest(sandbox_interpreted *interpreted);
 /* Runs about `budget` instructions on the calling thread. Returns an enum sandbox_event: SANDBOX_BUSY if it has
  * to be called again, and -EINVAL if there is no next pc. While busy, guest state and memory are not to be used. */

@@ -340,7 +340,7 @@ int sandbox_worker_resume(sandbox_worker *worker, uint64_t spin_ns, uint32_t wor
         return SANDBOX_DIED;
     if (!guest->has_next_pc)
         return -EINVAL;
-    if (worker->image->execution.gas_metering != PVM_GAS_NONE && guest->gas < 0)
+    if (guest_is_overdrawn(worker->image, guest))
         return SANDBOX_OUT_OF_GAS; /* guest code counts on gas that is not negative */
     uint32_t native = worker->resume_native;
     int event = guest->entering ? worker_enter(worker, &native) : SANDBOX_BUSY;
@@ -370,11 +370,6 @@ int sandbox_worker_resume(sandbox_worker *worker, uint64_t spin_ns, uint32_t wor
 sandbox_memory *sandbox_worker_memory(sandbox_worker *worker)
 {
     return &worker->memory;
-}
-
-uint64_t sandbox_worker_resident(const sandbox_worker *worker)
-{
-    return memory_resident(&worker->memory);
 }
 
 int sandbox_worker_reset(sandbox_worker *worker)

@@ -4,7 +4,8 @@
     python tests/conformance/engines.py --programs 200000 --seed 1
 
 Compared after every stop: why it stopped, program counters, gas and all registers; at the end of a program also its
-memory. Both backends share the decoder of the blob, nothing else.
+memory. Both backends share the decoder of the blob, nothing else. With --crosscheck the engine compares by itself
+(vm.Config.crosscheck), memory at every stop too.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -101,7 +103,7 @@ def state(instance: vm.Instance) -> dict[str, object]:
 
 
 class Comparison:
-    """One program in both engines."""
+    """One program in both engines, or in one that compares by itself."""
 
     def __init__(self, rng: random.Random, program: Program, instances: Sequence[vm.Instance], what: str) -> None:
         self.rng = rng
@@ -123,11 +125,11 @@ class Comparison:
         states = [state(instance) for instance in self.instances]
         # signals are the processor's, not the machine's
         kinds = [vm.Trap(end.pc) if isinstance(end, vm.Trap) else end for end in ends]
-        if kinds[0] != kinds[1] or states[0] != states[1]:
+        if kinds[0] != kinds[-1] or states[0] != states[-1]:
             different = [
-                f"{key}: {states[0][key]} / {states[1][key]}" for key in states[0] if states[0][key] != states[1][key]
+                f"{key}: {states[0][key]} / {states[-1][key]}" for key in states[0] if states[0][key] != states[-1][key]
             ]
-            raise DifferenceError(f"{self.what}: {kinds[0]} / {kinds[1]}; {'; '.join(different)}\n{self.program!r}")
+            raise DifferenceError(f"{self.what}: {kinds[0]} / {kinds[-1]}; {'; '.join(different)}\n{self.program!r}")
         return ends[0]
 
     def compare_memory(self) -> None:
@@ -137,22 +139,23 @@ class Comparison:
             (layout.rw_address, min(RW_SIZE + grown, 1 << 16)),
             (layout.stack_low, layout.stack_accessible),
         ):
-            first, second = (instance.memory.read(address, size) for instance in self.instances)
+            contents = [instance.memory.read(address, size) for instance in self.instances]
+            first, second = contents[0], contents[-1]
             if first != second:
                 at = next(n for n in range(size) if first[n] != second[n])
                 raise DifferenceError(f"{self.what}: memory at {address + at:#x}: {first[at]} / {second[at]}")
 
 
 async def compare(engines: Sequence[vm.Engine], seed: str, tally: Tally) -> None:
-    """Makes one program from `seed` and runs it in both engines. Raises `DifferenceError`."""
+    """Makes one program from `seed` and runs it in one or two engines. Raises `DifferenceError`."""
     rng = random.Random(seed)
     isa = rng.choice(list(vm.InstructionSet))
     program, config = random_program(rng, isa), random_config(rng)
     blob = blob_of(program, rng.randbytes(RW_SIZE))
     modules = [await engine.compile(blob, config) for engine in engines]
     costs = [[module.gas_cost(pc) for pc in range(0, len(program.code) + 1, 7)] for module in modules]
-    if costs[0] != costs[1]:
-        raise DifferenceError(f"seed {seed}: gas costs {costs[0]} / {costs[1]}")
+    if costs[0] != costs[-1]:
+        raise DifferenceError(f"seed {seed}: gas costs {costs[0]} / {costs[-1]}")
     starts = [pc for pc in range(len(program.code)) if program.has_bit(pc)]
     instances = [await module.instantiate() for module in modules]
     try:
@@ -181,17 +184,24 @@ async def compare(engines: Sequence[vm.Engine], seed: str, tally: Tally) -> None
     tally.programs += 1
 
 
-async def compare_many(first: int, count: int, seed: str, *, progress: bool = False) -> Tally:
-    """Compares `count` programs, numbered from `first`. Raises `DifferenceError` at the first difference."""
+PAIR = (vm.Config(reuse_workers=False), vm.Config(backend="interpreter"))
+CROSSCHECK = (vm.Config(reuse_workers=False, crosscheck=True),)
+
+
+async def compare_many(
+    first: int, count: int, seed: str, *, configs: Sequence[vm.Config] = PAIR, progress: bool = False
+) -> Tally:
+    """Compares `count` programs, numbered from `first`. Raises `DifferenceError` or `vm.CrosscheckError` at the first
+    difference."""
     tally = Tally()
     numbers = iter(range(first, first + count))
     started = time.monotonic()
-    recompiler = vm.Engine(vm.Config(reuse_workers=False))
-    async with recompiler, vm.Engine(vm.Config(backend="interpreter")) as interpreter:
+    async with AsyncExitStack() as stack:
+        engines = [await stack.enter_async_context(vm.Engine(config)) for config in configs]
 
         async def worker() -> None:
             for number in numbers:
-                await compare((recompiler, interpreter), f"{seed}:{number}", tally)
+                await compare(engines, f"{seed}:{number}", tally)
                 if progress and tally.programs % 5000 == 0:
                     print(f"{tally.programs} programs, {time.monotonic() - started:.0f} s", file=sys.stderr)  # noqa: T201
 
@@ -206,10 +216,12 @@ def main() -> None:
     parser.add_argument("--programs", type=int, default=2000, help="how many (default: 2000)")
     parser.add_argument("--seed", default="1", help="what to make them from (default: 1)")
     parser.add_argument("--first", type=int, default=0, help="number of the first one (default: 0)")
+    parser.add_argument("--crosscheck", action="store_true", help="have one engine compare instead of two compared")
     options = parser.parse_args()
+    configs = CROSSCHECK if options.crosscheck else PAIR
     try:
-        tally = aioring.run(compare_many(options.first, options.programs, options.seed, progress=True))
-    except* DifferenceError as group:
+        tally = aioring.run(compare_many(options.first, options.programs, options.seed, configs=configs, progress=True))
+    except* (DifferenceError, vm.CrosscheckError) as group:
         sys.exit("\n".join(str(error) for error in group.exceptions))
     stops = ", ".join(f"{count} {name}" for name, count in tally.stops.most_common())
     print(f"{tally.programs} programs, no difference; stops: {stops}")  # noqa: T201

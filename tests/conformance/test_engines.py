@@ -30,3 +30,10 @@ async def test_they_agree(part: int) -> None:
     assert tally.programs == 500
     # each way to stop was among them
     assert {"Trap", "HostCall", "OutOfGas", "Step"} <= set(tally.stops)
+
+
+async def test_an_engine_that_checks_itself_finds_nothing() -> None:
+    engines = load_engines()
+    tally = await engines.compare_many(0, 300, "crosscheck", configs=engines.CROSSCHECK)
+    assert tally.programs == 300
+    assert {"Trap", "HostCall", "OutOfGas", "Step"} <= set(tally.stops)

@@ -20,6 +20,7 @@ import pytest
 from vm import InstructionSet, ProgramBlob
 from vm._varint import encode_varint
 from vm.assembler import assemble
+from vm.encoding import decode_instruction
 
 HELLO = Path(__file__).parents[3] / "shared" / "programs" / "hello-world.polkavm"
 
@@ -163,7 +164,7 @@ def test_the_help_tells_the_options_and_the_exit_statuses(pvm: Command) -> None:
     output = pvm.prints("run", "--help")
     for option in ("--import", "--host", "--returns", "--timeout", "--page-size", "--json", "--traceback"):
         assert option in output
-    for option in ("--backend", "--gas", "--legacy-sbrk"):
+    for option in ("--backend", "--crosscheck", "--step-tracing", "--gas", "--legacy-sbrk"):
         assert option in output
     assert "[EXPORT] [ARGS]..." in output
     assert "'linker = vm.Linker()'" in " ".join(output.replace("│", " ").split())
@@ -207,6 +208,8 @@ def test_hello_world(pvm: Command) -> None:
         (["1", "2", "--page-size", "0x4000"], 3),
         (["1", "2", "--backend", "interpreter"], 3),
         (["1", "2", "--backend", "recompiler"], 3),
+        (["1", "2", "--crosscheck"], 3),
+        (["1", "2", "--crosscheck", "--step-tracing", "--gas", "2"], 3),
         (["1", "2", "--gas", "2"], 3),
         (["1", "2", "--gas", "0x7fffffffffffffff", "--backend", "interpreter"], 3),
         (["1", "2", "--legacy-sbrk"], 3),
@@ -312,6 +315,11 @@ def test_the_default_export_is_main_or_the_only_one(pvm: Command) -> None:
             ["run", "add.polkavm", "--backend", "jit"],
             "--backend must be one of recompiler, interpreter, not 'jit'",
         ),
+        (
+            ["run", "add.polkavm", "--crosscheck", "--backend", "interpreter"],
+            "--crosscheck compares both backends: it does not go with --backend interpreter",
+        ),
+        (["run", "add.polkavm", "--step-tracing"], "--step-tracing goes with --crosscheck only"),
         (["run", "add.polkavm", "--gas", "much"], "--gas is 'much', which is no integer"),
         (["run", "add.polkavm", "--gas", "-1"], "--gas must be from 0 to 9223372036854775807, not -1"),
         (["run", "add.polkavm", "--gas", f"{1 << 63}"], "--gas must be from 0 to 9223372036854775807, not 9223"),
@@ -679,3 +687,34 @@ def test_too_few_open_files(pvm: Command, write_host: Callable[[str], str]) -> N
     message = pvm.fails(4, "run", "importing.polkavm", "main", "--host", host)
     assert "Too many open files" in message
     assert pvm.reports(4, "run", "importing.polkavm", "main", "--host", host, "--json")["kind"] == "machine"
+
+
+def test_a_difference(pvm: Command, write_host: Callable[[str], str]) -> None:
+    """The host changes what the interpreter holds: the exit status is that of a fault of pvm's own."""
+    host = write_host(
+        """
+import vm
+
+linker = vm.Linker()
+
+@linker.function("number")
+def number(caller: vm.Caller) -> int:
+    caller.instance._machine.interpreted.guest.heap_size = 5
+    return 1
+"""
+    )
+    since = decode_instruction(ProgramBlob.parse((pvm.directory / "importing.polkavm").read_bytes()), 0).next_pc
+    message = (
+        f"recompiler and interpreter differ between pc {since} and its end: "
+        "heap size is 0 recompiled and 5 interpreted; step tracing (ModuleConfig.step_tracing) finds the instruction"
+    )
+    options = ("importing.polkavm", "main", "--host", host, "--crosscheck")
+    assert pvm.fails(70, "run", *options) == message
+    error = pvm.reports(70, "run", *options, "--step-tracing", "--json")
+    assert (error["kind"], error["what"], error["recompiler"], error["interpreter"]) == (
+        "crosscheck",
+        "heap size",
+        0,
+        5,
+    )
+    assert (error["since"], error["pc"], error["instruction"]) == (since, since, "")

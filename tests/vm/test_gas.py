@@ -37,9 +37,16 @@ PROGRAM = build(
 RW = 0x20000
 
 
-@pytest.fixture(params=["recompiler", "interpreter"])
+CONFIGS = {
+    "recompiler": vm.Config(),
+    "interpreter": vm.Config(backend="interpreter"),
+    "crosscheck": vm.Config(crosscheck=True),
+}
+
+
+@pytest.fixture(params=CONFIGS)
 async def engine(request: pytest.FixtureRequest) -> AsyncIterator[vm.Engine]:
-    async with vm.Engine(vm.Config(backend=request.param)) as engine:
+    async with vm.Engine(CONFIGS[request.param]) as engine:
         yield engine
 
 
@@ -81,8 +88,11 @@ async def test_async_metering_ends_below_zero(engine: vm.Engine) -> None:
         assert instance.program_counter is instance.next_program_counter is None
         with pytest.raises(vm.InstanceStateError, match="nothing to run"):
             await instance.run()
+        for _ in range(2):  # less than nothing buys nothing, and costs nothing
+            instance.prepare_call("count", 10)
+            assert await instance.run() == vm.OutOfGas(None)
+            assert (instance.gas, instance.next_program_counter) == (-1, 0)
         instance.gas = 100
-        instance.prepare_call("count", 10)
         assert await instance.run() == vm.Finished()
 
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Zeroing, freeing and asking about guest memory, and auxiliary data that ends early; the same in both backends."""
+"""Zeroing, freeing and asking about guest memory, and auxiliary data that ends early; the same in both backends, and in
+both at once."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from guests import basic, memory
@@ -16,18 +17,21 @@ import vm
 MIB = 1 << 20
 AUX = 3 * 0x4000
 
-Backend = Literal["recompiler", "interpreter"]
+CONFIGS = {
+    "recompiler": vm.Config(),
+    "interpreter": vm.Config(backend="interpreter"),
+    "crosscheck": vm.Config(crosscheck=True),
+}
 
 
-@pytest.fixture(params=["recompiler", "interpreter"])
-def backend(request: pytest.FixtureRequest) -> Backend:
-    found: Backend = request.param
-    return found
+@pytest.fixture(params=CONFIGS)
+def config(request: pytest.FixtureRequest) -> vm.Config:
+    return CONFIGS[request.param]
 
 
 @pytest.fixture
-async def engine(nothing_left: Census, backend: Backend) -> AsyncIterator[vm.Engine]:
-    async with vm.Engine(vm.Config(backend=backend)) as engine:
+async def engine(nothing_left: Census, config: vm.Config) -> AsyncIterator[vm.Engine]:
+    async with vm.Engine(config) as engine:
         yield engine
 
 
@@ -302,7 +306,7 @@ async def test_aux_sizes_that_cannot_be(engine: vm.Engine) -> None:
             without.accessible_aux_size = 1
 
 
-async def test_the_next_instance_has_all_its_aux_data(engine: vm.Engine, backend: Backend) -> None:
+async def test_the_next_instance_has_all_its_aux_data(engine: vm.Engine) -> None:
     module = await engine.compile(memory(), vm.ModuleConfig(aux_data_size=AUX))
     layout = module.memory_map
     for left in (0x1000, 0, AUX):
@@ -318,10 +322,12 @@ async def test_the_next_instance_has_all_its_aux_data(engine: vm.Engine, backend
             assert await second.call("load", layout.aux_address + AUX - 1) == 0
 
 
-async def test_only_modules_with_aux_data_pay_for_it(engine: vm.Engine, backend: Backend) -> None:
+async def test_only_modules_with_aux_data_pay_for_it(engine: vm.Engine) -> None:
     for aux_data_size in (0, 1):
         module = await engine.compile(memory(), vm.ModuleConfig(aux_data_size=aux_data_size))
         before = open_files()
         async with await module.instantiate():
             more = open_files() - before
-        assert more["/memfd:pvm-aux (deleted)"] == (aux_data_size if backend == "recompiler" else 0)
+        in_files = (engine.config.backend == "recompiler") + engine.config.crosscheck
+        assert more["/memfd:pvm-aux (deleted)"] == aux_data_size * in_files
+        assert more["/memfd:pvm-ram (deleted)"] == in_files

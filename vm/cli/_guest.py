@@ -155,6 +155,10 @@ def _calling(call: Call, instance: vm.Instance) -> Iterator[None]:
         raise CommandError(
             Status.TRAPPED, str(error), kind="died", details={"exit_status": error.exit_status}
         ) from error
+    except vm.CrosscheckError as error:
+        names = ("what", "recompiler", "interpreter", "pc", "since", "address", "instruction")
+        details = {name: getattr(error, name) for name in names}
+        raise CommandError(Status.INTERNAL, str(error), kind="crosscheck", details=details) from error
     except Exception as error:  # a call that could be made raises nothing else by itself
         raise raised(error, call.host) from error
 

@@ -82,6 +82,20 @@ Backend = Annotated[
         help="How to execute it: recompiler, or interpreter, which is some ten times slower.",
     ),
 ]
+Crosscheck = Annotated[
+    bool,
+    typer.Option(
+        "--crosscheck",
+        help="Execute it in both at once and compare them at every stop, to find faults of the recompiler.",
+    ),
+]
+StepTracing = Annotated[
+    bool,
+    typer.Option(
+        "--step-tracing",
+        help="With --crosscheck: stop before each instruction, which takes much longer and names the one that differs.",
+    ),
+]
 Gas = Annotated[
     str | None,
     typer.Option(
@@ -109,6 +123,8 @@ def run(
     timeout: Timeout = None,
     page_size: PageSize = _PAGE_SIZE,
     backend: Backend = "recompiler",
+    crosscheck: Crosscheck = False,
+    step_tracing: StepTracing = False,
     gas: Gas = None,
     legacy_sbrk: LegacySbrk = False,
     as_json: Json = False,
@@ -117,7 +133,7 @@ def run(
     """Run PROGRAM in a sandbox: call EXPORT with ARGS and print what it returns."""
     words = [] if export is None else [export, *(args or [])]
     path = None if host is None else Path(host)
-    machine = partial(_machine, backend, gas, page_size, legacy_sbrk)
+    machine = partial(_machine, backend, crosscheck, step_tracing, gas, page_size, legacy_sbrk)
     return partial(_run, Path(program), words, imports or [], path, returns, timeout, machine, as_json)
 
 
@@ -178,18 +194,25 @@ class _Machine(NamedTuple):
     gas: int | None
 
 
-def _machine(backend: str, gas: str | None, page_size: str, legacy_sbrk: bool) -> _Machine:
+def _machine(
+    backend: str, crosscheck: bool, step_tracing: bool, gas: str | None, page_size: str, legacy_sbrk: bool
+) -> _Machine:
     if backend not in _BACKENDS:
         raise usage(f"--backend must be one of {', '.join(_BACKENDS)}, not '{shorten(backend)}'")
+    if crosscheck and backend != "recompiler":
+        raise usage(f"--crosscheck compares both backends: it does not go with --backend {backend}")
+    if step_tracing and not crosscheck:
+        raise usage("--step-tracing goes with --crosscheck only")
     budget = None if gas is None else integer(gas, "--gas")
     if budget is not None and not 0 <= budget <= _MOST_GAS:
         raise usage(f"--gas must be from 0 to {_MOST_GAS}, not {budget}")
     config = vm.ModuleConfig(
         page_size=integer(page_size, "--page-size"),
         gas_metering=None if budget is None else "sync",
+        step_tracing=step_tracing,
         legacy_sbrk=legacy_sbrk,
     )
-    return _Machine(vm.Config(backend=_BACKENDS[backend]), config, budget)
+    return _Machine(vm.Config(backend=_BACKENDS[backend], crosscheck=crosscheck), config, budget)
 
 
 def _seconds(text: str) -> float:
