@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Compiling DOOM: 541450 bytes of guest code, from a blob in memory to native code that is ready to run.
 
-The peer is the reference implementation. Ours is also split: parsing, and the recompiler's C function alone.
+The peer is the reference implementation. Ours is also split: parsing, and the recompiler's C function alone. Beside it
+stand the ways not to compile: a module that the engine knows already, and one from a file.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import contextlib
 import functools
 import importlib
 import statistics
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import aioring
@@ -57,7 +60,7 @@ class _TimedLibrary:
 
 @contextlib.contextmanager
 def _timed_library() -> Iterator[_TimedLibrary]:
-    module: Any = importlib.import_module("vm._module")
+    module: Any = importlib.import_module("vm._compile")
     library = module.lib
     module.lib = timed = _TimedLibrary(library)
     try:
@@ -71,7 +74,7 @@ async def _compile(blob: bytes, config: vm.ModuleConfig) -> Sample:
     recompile: list[float] = []
     whole: list[float] = []
     size = 0
-    async with vm.Engine() as engine:
+    async with vm.Engine(vm.Config(module_cache_size=0)) as engine:
         with _timed_library() as library:
             for number in range(_WARM + _COUNT):
                 started = time.perf_counter()
@@ -91,6 +94,35 @@ async def _compile(blob: bytes, config: vm.ModuleConfig) -> Sample:
         "whole": statistics.median(whole),
         "native_size": size,
     }
+
+
+async def _reuse(blob: bytes, config: vm.ModuleConfig) -> Sample:
+    known: list[float] = []
+    load: list[float] = []
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "doom.pvmc"
+        async with vm.Engine() as engine, vm.Engine(vm.Config(module_cache_size=0)) as other:
+            module = await engine.compile(blob, config)
+            await module.save(path)
+            for number in range(_WARM + _COUNT):
+                started = time.perf_counter()
+                again = await engine.compile(blob, config)
+                compiled = time.perf_counter()
+                loaded = await other.load(path, config)
+                done = time.perf_counter()
+                if number >= _WARM:
+                    known.append(compiled - started)
+                    load.append(done - compiled)
+                assert again is module
+                assert loaded.native_size == module.native_size
+                del loaded
+        return {"known": statistics.median(known), "load": statistics.median(load), "file": path.stat().st_size}
+
+
+def reuse(metering: Any) -> Contender:
+    blob = need_program("doom.polkavm").read_bytes()
+    config = module_config(metering)
+    return lambda: aioring.run(_reuse(blob, config))
 
 
 def ours(metering: Any) -> Contender:
@@ -123,6 +155,7 @@ def measure(options: Options) -> Report:
     contenders: dict[str, Contender] = {}
     for metering in ("none", "sync"):
         pair = {f"ours {metering}": ours, f"peer {metering}": peer}
+        pair[f"reuse {metering}"] = reuse
         add_contenders(contenders, {name: functools.partial(make, metering) for name, make in pair.items()}, report)
     samples = interleave(contenders, options)
 
@@ -140,6 +173,13 @@ def measure(options: Options) -> Report:
             report.rows.append(Row(what + suffix, column(first, key), column(second, key), against, goal))
         size, peer_size = (per(column(taken, "native_size"), 1000) for taken in (first, second))
         report.rows.append(Row(f"native code{suffix}", size, peer_size, against, unit=" KB"))
+        again = samples[f"reuse {metering}"]
+        whole = column(first, "whole")
+        report.rows.append(Row("compiling it again" + suffix, column(again, "known"), whole, "ours, compiling"))
+        report.rows.append(
+            Row("loading it (`await engine.load`)" + suffix, column(again, "load"), whole, "ours, compiling")
+        )
+        report.rows.append(Row(f"size of its file{suffix}", per(column(again, "file"), 1000), unit=" KB"))
     report.notes.append(f"A sample is the median of {_COUNT} compilations in a row. " + disturbance(options))
     return report
 

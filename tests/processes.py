@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import os
 import re
+import resource
 import select
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -60,6 +62,25 @@ def open_files() -> Counter[str]:
         with contextlib.suppress(FileNotFoundError):  # the directory's own
             found[re.sub(r"\d+", "N", os.readlink(f"/proc/self/fd/{fd}"))] += 1
     return found
+
+
+def images() -> int:
+    """Open files of compiled programs that something refers to."""
+    gc.collect()  # closed instances and gathered results are parts of cycles
+    found = 0
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found += "pvm-image" in os.readlink(f"/proc/self/fd/{fd}")
+        except FileNotFoundError:  # the directory's own
+            continue
+    return found
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Gives the loop its turns until it is so."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0)
 
 
 @dataclass(frozen=True)
@@ -114,3 +135,24 @@ def wait_for_death(*pidfds: int) -> None:
         poll.register(pidfd, select.POLLIN)
         if not poll.poll(PATIENCE * 1000):
             raise TimeoutError(f"a process lives on: {Path(f'/proc/self/fdinfo/{pidfd}').read_text()}")
+
+
+@contextlib.contextmanager
+def free_descriptors(count: int) -> Iterator[None]:
+    """Leaves this process only so many file descriptors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    in_use = 1 + max(int(fd) for fd in os.listdir("/proc/self/fd"))
+    fillers: list[int] = []
+    # Room for `count` above the highest in use: below it there may be no gap at all.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + count, hard))
+    try:
+        with contextlib.suppress(OSError):  # too many open files
+            while True:
+                fillers.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(count):
+            os.close(fillers.pop())
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in fillers:
+            os.close(fd)

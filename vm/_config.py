@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -32,6 +33,12 @@ class Config:
     reuse_workers: bool = True
     #: Idle worker processes kept for reuse, over all modules; the longest idle ones go first.
     max_idle_workers: int = 64
+    #: Compiled modules kept in memory: to compile the same program again with an equal `ModuleConfig` gives the same
+    #: `Module`. The longest unused ones go first; one that something else refers to stays known. 0: each is compiled.
+    module_cache_size: int = 64
+    #: Directory of compiled modules, which `Engine.compile` looks into first and saves to; made, for its user alone, if
+    #: it is not there. None: there is none. Nothing is ever removed from it; anything in it may be, at any time.
+    cache_directory: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         if self.backend not in ("recompiler", "interpreter"):
@@ -46,6 +53,10 @@ class Config:
             raise ValueError(f"spin is {self.spin} seconds: it must be from 0 to 0.001")
         if self.max_idle_workers < 0:
             raise ValueError(f"max_idle_workers is {self.max_idle_workers}: it must not be negative")
+        if self.module_cache_size < 0:
+            raise ValueError(f"module_cache_size is {self.module_cache_size}: it must not be negative")
+        if self.cache_directory is not None and not os.fspath(self.cache_directory):
+            raise ValueError("cache_directory is empty: give a path, or None")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

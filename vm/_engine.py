@@ -4,27 +4,33 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import time
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 import aioring
+from vm._compile import Source, load_module, make_module
 from vm._config import Config, ModuleConfig
 from vm._crosschecked import CrosscheckHome
 from vm._errors import InstanceStateError
 from vm._interpreted import InterpreterHome
 from vm._linux import LinuxHome
 from vm._machine import Home, Machine
-from vm._module import Module, compile_image
-from vm.memory_map import MemoryMap
+from vm._module import Module
+from vm._module_cache import ModuleCache
+from vm._module_file import prepare_directory
 from vm.program import BytesLike, ProgramBlob
 
 #: Rounds (about 40 ns each) for which a worker polls after it stopped, while guests do not outnumber processors:
 #: about as long as a host function that copies a megabyte, because waking a worker takes half as long again.
 _WORKER_SPIN: Final = 4000
+
+#: Bytes that take no longer to hash than to hand to a thread.
+_HASH_INLINE: Final = 1 << 16
 
 
 class Engine:
@@ -42,6 +48,8 @@ class Engine:
         self._open = False
         self._ring: aioring.Ring | None = None
         self._compiling: set[asyncio.Task[Module]] = set()
+        self._modules = ModuleCache(self.config.module_cache_size)
+        self._directory: str | None = None
         self._home: Home | None = None
         self._processors = len(os.sched_getaffinity(0))
         self._running = 0
@@ -51,12 +59,16 @@ class Engine:
     # --- life ---
 
     async def __aenter__(self) -> Engine:
-        """Raises `SandboxError` or `aioring.RingUnavailableError` with the remedy if this machine cannot do it."""
+        """Raises `SandboxError` or `aioring.RingUnavailableError` with the remedy if this machine cannot do it, and
+        `ModuleLoadError` if `Config.cache_directory` cannot be used.
+        """
         if self._open or self._ring is not None:
             raise InstanceStateError("the engine was entered already")
         self._ring = await self._exit.enter_async_context(aioring.open_ring())
         self._open = True
         try:
+            if self.config.cache_directory is not None:
+                self._directory = await asyncio.to_thread(prepare_directory, os.fspath(self.config.cache_directory))
             if self.config.backend == "interpreter":
                 self._home = InterpreterHome()
             elif self.config.crosscheck:
@@ -91,6 +103,7 @@ class Engine:
 
     async def _close(self) -> None:
         await asyncio.gather(*self._compiling, return_exceptions=True)
+        self._modules.clear()
         if self._home is not None:
             await self._home.aclose()
         await self._exit.aclose()
@@ -102,43 +115,62 @@ class Engine:
     ) -> Module:
         """Compiles a program, given as a blob's bytes, a parsed blob or the path of a file; off the loop's thread.
 
+        What was compiled before with equal settings comes from the engine's cache (`Config.module_cache_size`) or
+        from its directory (`Config.cache_directory`); a file there that is of no use is logged, to ``vm``, and written
+        again. Of several who ask for the same at once, one compiles.
+
         Raises `ProgramParseError` if it is no program, `MemoryMapError` if its memory does not fit with `config`,
         `CompileError` if it cannot be compiled, OSError if the file cannot be read.
         """
         self._check_open()
-        settings = ModuleConfig() if config is None else config
-        interpreted = self.config.backend == "interpreter"
+        return await self._finish(self._compile(source, ModuleConfig() if config is None else config))
 
-        def work() -> Module:
-            if isinstance(source, ProgramBlob):
-                blob = source
-            elif isinstance(source, str | os.PathLike):
-                blob = ProgramBlob.parse(Path(source).read_bytes())
-            else:
-                blob = ProgramBlob.parse(source)
-            memory_map = MemoryMap(
-                ro_size=blob.ro_data_size,
-                rw_size=blob.rw_data_size,
-                stack_size=blob.stack_size,
-                aux_size=settings.aux_data_size,
-                page_size=settings.page_size,
-            )
-            image = compile_image(blob, settings, memory_map, interpreted=interpreted)
-            reference = None
-            if self.config.crosscheck:
-                reference = compile_image(blob, settings, memory_map, interpreted=True)
-            return Module(self, blob, settings, memory_map, image, reference)
+    async def load(self, path: str | os.PathLike[str], config: ModuleConfig | None = None) -> Module:
+        """The module in a file that `Module.save` wrote; only read, checked and mapped.
 
-        task = asyncio.create_task(asyncio.to_thread(work))
+        What a guest's native code does stays in its sandbox, but it must be the recompiler's own to do what the program
+        says. So the file must belong to the effective user of this process (root's to root), be a regular file with one
+        name that only this user may write, and no directory on the way to it may be one where somebody else could
+        exchange it: each belongs to this user or root, and neither group nor others may write it, unless it is sticky
+        as /tmp is. It must be whole, made by the same build of this package for the same backend and a processor with
+        the same features; and with `config` compiled with equal settings.
+
+        Raises `ModuleLoadError` if any of that is not so, OSError if the file cannot be read, `CompileError` if there
+        is not enough memory or too many files are open.
+        """
+        self._check_open()
+        return await self._finish(self._load(os.fspath(path), config))
+
+    async def _finish(self, work: Coroutine[Any, Any, Module]) -> Module:
+        """Awaits it; closing waits for it too, cancelled or not: a thread cannot be cancelled."""
+        task = asyncio.create_task(work)
         self._compiling.add(task)
         task.add_done_callback(self._compiled)
-        # a thread cannot be cancelled: closing waits for it
         return await asyncio.shield(task)
 
     def _compiled(self, task: asyncio.Task[Module]) -> None:
         self._compiling.discard(task)
         if not task.cancelled():
             task.exception()  # seen, also if nobody awaits it any more
+
+    async def _compile(self, given: BytesLike | ProgramBlob | str | os.PathLike[str], config: ModuleConfig) -> Module:
+        read = functools.partial(
+            Source.of,
+            given,
+            config,
+            self.config.backend,
+            known=self.config.module_cache_size > 0 or self._directory is not None,
+        )
+        inline = isinstance(given, bytes) and len(given) <= _HASH_INLINE
+        source = read() if inline else await asyncio.to_thread(read)
+        return await self._modules.get(
+            source.key, lambda: asyncio.to_thread(make_module, self, source, config, self._directory)
+        )
+
+    async def _load(self, path: str, config: ModuleConfig | None) -> Module:
+        # all of it is looked at, also of a module that is known: an error does not depend on that
+        key, module = await asyncio.to_thread(load_module, self, path, config)
+        return self._modules.add(key, module)
 
     # --- guests ---
 

@@ -9,6 +9,7 @@
         ├── AssemblyError          a line of the text assembly is wrong
         ├── MemoryMapError         the regions do not fit the 32-bit address space (also a ValueError)
         ├── CompileError           the blob is well formed, but no module can be made of it
+        ├── ModuleLoadError        the file holds no compiled module that could be used here
         ├── LinkError              imports that nothing defines, all of them at once
         ├── TrapError              the guest trapped while it was being called
         ├── OutOfGasError          the guest ran out of gas while it was being called
@@ -86,6 +87,15 @@ class MemoryMapError(VMError, ValueError):
 
 class CompileError(VMError):
     """The blob is well formed, but no module can be made of it: the message says what stands in the way."""
+
+
+class ModuleLoadError(VMError):
+    """The file or directory `path` holds no compiled module that could be used here; `what` says why not."""
+
+    def __init__(self, path: str, what: str) -> None:
+        self.path = path
+        self.what = what
+        super().__init__(f"cannot load a compiled module from {path}: {what}")
 
 
 class LinkError(VMError):

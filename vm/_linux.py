@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
+import weakref
 from typing import TYPE_CHECKING, cast
 
 import aioring
@@ -26,8 +29,9 @@ class LinuxHome:
         self._nursery: asyncio.Task[Nursery] | None = None
         self._workers: set[Worker] = set()
         self._spawns: set[asyncio.Task[Worker]] = set()
-        # least recently used first
-        self._idle: dict[Worker, Module] = {}
+        self._loop = asyncio.get_running_loop()
+        # least recently used first; an idle worker does not keep its module, but ends with it
+        self._idle: dict[Worker, weakref.ref[Module]] = {}
 
     async def start(self) -> None:
         """Starts the nursery. Raises `SandboxError` that names the step which failed, and the remedy."""
@@ -111,9 +115,25 @@ class LinuxHome:
     def _forget(self, worker: Worker) -> None:
         """Its process is dead."""
         self._workers.discard(worker)
-        module = self._idle.pop(worker, None)
+        self._take_from_idle(worker)
+
+    def _take_from_idle(self, worker: Worker) -> bool:
+        """Whether it was idle."""
+        reference = self._idle.pop(worker, None)
+        module = None if reference is None else reference()
         if module is not None:
             module._idle.remove(worker)
+        return reference is not None
+
+    def _orphan(self, worker: Worker, reference: weakref.ref[Module]) -> None:
+        """The module of an idle worker is gone. Comes on any thread, at any time that garbage is collected."""
+        if self._open:
+            with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody closed the engine
+                self._loop.call_soon_threadsafe(self._retire, worker)
+
+    def _retire(self, worker: Worker) -> None:
+        if self._take_from_idle(worker):
+            worker.kill()
 
     async def release(self, module: Module, machine: Machine, *, reusable: bool) -> None:
         """Takes a worker back: it is reset and kept, or killed."""
@@ -126,11 +146,9 @@ class LinuxHome:
                 raise
             if self._open and worker.usable:
                 module._idle.append(worker)
-                self._idle[worker] = module
+                self._idle[worker] = weakref.ref(module, functools.partial(self._orphan, worker))
                 while len(self._idle) > self._config.max_idle_workers:
-                    oldest = next(iter(self._idle))
-                    self._idle.pop(oldest)._idle.remove(oldest)
-                    oldest.kill()
+                    self._retire(next(iter(self._idle)))
                 return
         worker.kill()
 

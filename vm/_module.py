@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-import errno
+import asyncio
 import functools
+import os
+import threading
 from typing import TYPE_CHECKING
 
 from vm._config import ModuleConfig
-from vm._errors import CompileError
 from vm._instance import Instance
+from vm._module_file import pack_module, program_bytes, write_file
 from vm._sandbox import ffi, lib
 from vm.debug_info import DebugInfo
 from vm.isa import InstructionSet
@@ -22,66 +24,11 @@ if TYPE_CHECKING:
     from vm._worker import Worker
 
 
-_METERING = {None: 0, "sync": 1, "async": 2}
-
-
-def compile_image(blob: ProgramBlob, config: ModuleConfig, memory_map: MemoryMap, *, interpreted: bool) -> CData:
-    """Recompiles a program into a sealed image, or decodes it for the interpreter; takes milliseconds per megabyte,
-    without the GIL.
-
-    Raises `CompileError`. The result is freed with its last reference.
-    """
-    pointers = [ffi.from_buffer(b) for b in (blob.code, blob.bitmask, blob.jump_table, blob.ro_data, blob.rw_data)]
-    source = ffi.new("struct sandbox_program *")
-    source.isa = blob.isa
-    if config.legacy_sbrk and blob.isa is InstructionSet.REVIVE_V1:
-        source.isa = lib.SANDBOX_ISA_REVIVE_V1_SBRK
-    source.interpreted = interpreted
-    source.gas_metering = _METERING[config.gas_metering]
-    source.per_instruction = config.per_instruction_metering
-    source.step_tracing = config.step_tracing
-    model = config.cost_model
-    costs = ffi.new("uint32_t[]", model.native_costs())
-    assert len(costs) == lib.sandbox_cost_count()
-    source.costs = costs
-    source.cost_kind = lib.SANDBOX_COST_TABLE if model.memory_latency is None else lib.SANDBOX_COST_FULL
-    source.memory_latency = model.memory_latency or 0
-    source.code, source.bitmask, source.jump_table, source.ro_data, source.rw_data = (
-        ffi.cast("const uint8_t *", pointer) for pointer in pointers
-    )
-    source.code_size = len(blob.code)
-    source.jump_table_entry_size = blob.jump_table_entry_size
-    if blob.jump_table_entry_size:
-        source.jump_table_count = len(blob.jump_table) // blob.jump_table_entry_size
-    source.ro_data_size = len(blob.ro_data)
-    source.rw_data_size = len(blob.rw_data)
-    regions = source.map
-    regions.page_size = memory_map.page_size
-    regions.ro_address, regions.ro_size = memory_map.ro_address, memory_map.ro_accessible
-    regions.rw_address, regions.rw_size = memory_map.rw_address, memory_map.rw_accessible
-    regions.heap_base, regions.heap_size_max = memory_map.heap_base, memory_map.max_heap_size
-    regions.stack_low, regions.stack_size = memory_map.stack_low, memory_map.stack_accessible
-    regions.aux_address, regions.aux_size = memory_map.aux_address, memory_map.aux_accessible
-
-    result = ffi.new("sandbox_image **")
-    error = -lib.sandbox_image_create(source, result)
-    if error:
-        reasons = {
-            errno.EFBIG: "its native code would be larger than 512 MiB",
-            errno.ENOTSUP: "this processor lacks instructions that the recompiler uses ('pvm doctor' names them)",
-            errno.EMFILE: "too many open files in this process (raise ulimit -n)",
-            errno.ENFILE: "too many open files in the system",
-            errno.ENOMEM: "out of memory",
-        }
-        name = ffi.string(lib.sandbox_errno_name(error)).decode()
-        raise CompileError(f"cannot compile the program: {reasons.get(error, name)}")
-    return ffi.gc(result[0], lib.sandbox_image_destroy)
-
-
 class Module:
-    """A compiled program, shared by any number of instances; made by `Engine.compile`.
+    """A compiled program, shared by any number of instances; made by `Engine.compile` and `Engine.load`.
 
-    It is freed when the engine is closed and nothing refers to it any more.
+    It is freed when nothing refers to it any more, which the engine's cache does for a while; the idle processes of its
+    instances end then.
     """
 
     def __init__(
@@ -153,6 +100,39 @@ class Module:
             return None
         return 1 if self.config.per_instruction_metering else cost
 
+    async def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the compiled module to a file, which `Engine.load` takes: program, settings and native code.
+
+        The file is made or replaced as a whole: it is written beside its place under another name, readable by its user
+        alone, brought to the disk and renamed. An error or a cancellation leaves what was there before, and nothing
+        else. Works after the engine was closed, too.
+
+        Raises OSError, and ValueError for a program that was put together by hand and that no blob can hold.
+        """
+        stop = threading.Event()
+        target = os.fspath(path)
+        # the thread lets go of the module before it is done: what is left of its work item lingers for a moment
+        task = asyncio.create_task(asyncio.to_thread(_save, [self], target, stop))
+        cancelled: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                stop.set()  # the thread gives up soon, and takes away what it wrote
+                cancelled = error
+        if cancelled is not None:
+            task.exception()  # seen
+            raise cancelled
+        task.result()
+
+    def _pack(self, program: bytes) -> list[bytes | memoryview]:
+        """The parts of a file that holds this module, with the bytes of its blob."""
+        if self._engine.config.backend == "interpreter":
+            return pack_module("interpreter", self.config, program)
+        tables = bytearray(lib.sandbox_image_tables_size(self._image))
+        lib.sandbox_image_write_tables(self._image, ffi.from_buffer("uint8_t[]", tables))
+        return pack_module("recompiler", self.config, program, self.native_code(), memoryview(tables))
+
     async def instantiate(self) -> Instance:
         """A new instance, in a process of its own, whose host calls come back from `Instance.run`.
 
@@ -163,3 +143,12 @@ class Module:
 
     def __repr__(self) -> str:
         return f"<Module {self.isa.label}, {len(self.blob.code)} bytes of code, {self.native_size} native>"
+
+
+def _save(modules: list[Module], path: str, stop: threading.Event) -> None:
+    """Writes the one module in the list, which is empty then."""
+    module = modules.pop()
+    program = program_bytes(module.blob)
+    if program is None:
+        raise ValueError("the program cannot be saved: no blob has fields like these")
+    write_file(path, module._pack(program), durable=True, stopped=stop.is_set)

@@ -13,12 +13,6 @@
 
 #include "emitter.h"
 
-/* Guest code bytes per struct pvm_stretch. */
-#define STRETCH 64u
-
-/* A gas stub is a ud2. */
-#define GAS_STUB_LENGTH 2u
-
 /* The trampolines are well below this. */
 #define PVM_MAX_TRAMPOLINES_LENGTH 1024
 
@@ -26,7 +20,7 @@
 
 static const struct pvm_stretch *find_stretch(const struct pvm_recompiled *recompiled, uint32_t pc)
 {
-    return pc / STRETCH < recompiled->stretch_count ? &recompiled->stretches[pc / STRETCH] : NULL;
+    return pc / PVM_STRETCH < recompiled->stretch_count ? &recompiled->stretches[pc / PVM_STRETCH] : NULL;
 }
 
 static uint32_t count_bits(uint64_t bits)
@@ -40,14 +34,14 @@ static uint32_t count_bits(uint64_t bits)
 static const struct pvm_instruction *instruction_at(const struct pvm_recompiled *recompiled,
                                                     const struct pvm_stretch *stretch, uint32_t pc)
 {
-    const uint64_t below = (UINT64_C(1) << pc % STRETCH) - 1;
+    const uint64_t below = (UINT64_C(1) << pc % PVM_STRETCH) - 1;
     return &recompiled->instructions[stretch->first + count_bits(stretch->starts & below)];
 }
 
 const struct pvm_instruction *pvm_find_pc(const struct pvm_recompiled *recompiled, uint32_t pc)
 {
     const struct pvm_stretch *stretch = find_stretch(recompiled, pc);
-    if (!stretch || !(stretch->starts >> pc % STRETCH & 1))
+    if (!stretch || !(stretch->starts >> pc % PVM_STRETCH & 1))
         return NULL;
     return instruction_at(recompiled, stretch, pc);
 }
@@ -57,7 +51,7 @@ const struct pvm_instruction *pvm_find_pc(const struct pvm_recompiled *recompile
 static const struct pvm_instruction *find_jump_target(const struct pvm_recompiled *recompiled, uint32_t pc)
 {
     const struct pvm_stretch *stretch = find_stretch(recompiled, pc);
-    if (!stretch || !(stretch->jump_targets >> pc % STRETCH & 1))
+    if (!stretch || !(stretch->jump_targets >> pc % PVM_STRETCH & 1))
         return NULL;
     return instruction_at(recompiled, stretch, pc);
 }
@@ -80,9 +74,9 @@ const struct pvm_instruction *pvm_find_native(const struct pvm_recompiled *recom
 
 const struct pvm_gas_stub *pvm_find_gas_stub(const struct pvm_recompiled *recompiled, uint64_t native)
 {
-    if (native < recompiled->gas_stubs_at || (native - recompiled->gas_stubs_at) % GAS_STUB_LENGTH != 0)
+    if (native < recompiled->gas_stubs_at || (native - recompiled->gas_stubs_at) % PVM_GAS_STUB_LENGTH != 0)
         return NULL;
-    uint64_t stub = (native - recompiled->gas_stubs_at) / GAS_STUB_LENGTH;
+    uint64_t stub = (native - recompiled->gas_stubs_at) / PVM_GAS_STUB_LENGTH;
     return stub < recompiled->gas_stub_count ? &recompiled->gas_stubs[stub] : NULL;
 }
 
@@ -190,7 +184,7 @@ static int emit_gas_stubs(struct pvm_emitter *e, const uint8_t *end)
     result->gas_stubs_at = pvm_native_offset(e);
     if (e->stub_count == 0)
         return 0;
-    if ((size_t)(end - e->x86.at) < e->stub_count * GAS_STUB_LENGTH + X86_SLACK)
+    if ((size_t)(end - e->x86.at) < e->stub_count * PVM_GAS_STUB_LENGTH + X86_SLACK)
         return -EFBIG;
     result->gas_stubs = malloc(e->stub_count * sizeof *result->gas_stubs);
     if (!result->gas_stubs)
@@ -207,8 +201,7 @@ static int emit_gas_stubs(struct pvm_emitter *e, const uint8_t *end)
 
 /* --- the walk ---------------------------------------------------------------------------------------------- */
 
-/* Memory of which all will be written: one call is cheaper than a fault for every page. */
-static void *allocate_table(size_t size)
+void *pvm_allocate_table(size_t size)
 {
     uint8_t *table = malloc(size);
     const uintptr_t page = 4096, begin = ((uintptr_t)table + page - 1) & -page, end = ((uintptr_t)table + size) & -page;
@@ -234,7 +227,7 @@ static size_t count_instructions(const struct pvm_program *program)
 /* Makes room for what `count` instructions, at most a stretch of them, and an implicit one behind each may need. */
 static int make_room(struct pvm_emitter *e, uint32_t count, const uint8_t *end)
 {
-    enum { MOST = 2 * STRETCH };
+    enum { MOST = 2 * PVM_STRETCH };
     if (end - e->x86.at < (ptrdiff_t)(2 * count * PVM_MAX_NATIVE_LENGTH))
         return -EFBIG;
     if (e->fixup_capacity - e->fixup_count < MOST) {
@@ -260,10 +253,10 @@ static int make_room(struct pvm_emitter *e, uint32_t count, const uint8_t *end)
 static void begin_stretches(struct pvm_emitter *e, uint32_t pc)
 {
     struct pvm_recompiled *result = e->result;
-    while (e->stretches_begun <= pc / STRETCH) {
+    while (e->stretches_begun <= pc / PVM_STRETCH) {
         const uint32_t n = e->stretches_begun++;
         result->stretches[n] = (struct pvm_stretch){
-            .starts = pvm_bitmask_word(e->program, n * STRETCH),
+            .starts = pvm_bitmask_word(e->program, n * PVM_STRETCH),
             .first = (uint32_t)result->instruction_count,
         };
     }
@@ -293,7 +286,7 @@ static void emit_implicit(struct pvm_emitter *e, uint32_t pc, bool starts_block)
 {
     begin_stretches(e, pc);
     begin_instruction(e, pc, starts_block);
-    e->result->stretches[pc / STRETCH].starts |= UINT64_C(1) << pc % STRETCH;
+    e->result->stretches[pc / PVM_STRETCH].starts |= UINT64_C(1) << pc % PVM_STRETCH;
     pvm_emit_instruction(e, PVM_OP_invalid, (const uint8_t[PVM_ARGS_SIZE]){0}, pc, 0);
 }
 
@@ -316,7 +309,7 @@ static int emit_code(struct pvm_emitter *e, size_t capacity)
         return status;
     if (!lands_jumps)
         emit_implicit(e, 0, true);
-    for (uint32_t base = 0; base < program->code_size; base += STRETCH) {
+    for (uint32_t base = 0; base < program->code_size; base += PVM_STRETCH) {
         uint64_t left = pvm_bitmask_word(program, base), jump_targets = 0;
         begin_stretches(e, base);
         if ((status = make_room(e, count_bits(left), end)) < 0)
@@ -327,8 +320,8 @@ static int emit_code(struct pvm_emitter *e, size_t capacity)
             const struct pvm_extent extent = pvm_extent(program, pc);
             uint8_t padded[PVM_ARGS_SIZE];
             begin_instruction(e, pc, starts_block);
-            jump_targets |= (uint64_t)lands_jumps << pc % STRETCH;
-            e->result->stretches[base / STRETCH].jump_targets = jump_targets;
+            jump_targets |= (uint64_t)lands_jumps << pc % PVM_STRETCH;
+            e->result->stretches[base / PVM_STRETCH].jump_targets = jump_targets;
             e->goes_on = extent.goes_on;
             pvm_emit_instruction(e, op, pvm_args(program, pc, padded), pc, extent.skip);
             assert(pvm_native_offset(e) - e->body <= PVM_MAX_NATIVE_LENGTH);
@@ -393,9 +386,9 @@ int pvm_recompile(const struct pvm_program *program, const struct pvm_execution 
 
     /* one implicit instruction behind each gap of the bitmask, one at either end */
     size_t most = count_instructions(program) + program->code_size / PVM_MAX_INSTRUCTION_LENGTH + 2;
-    result->stretch_count = program->code_size / STRETCH + 1;
-    result->instructions = allocate_table(most * sizeof *result->instructions);
-    result->stretches = allocate_table(result->stretch_count * sizeof *result->stretches);
+    result->stretch_count = program->code_size / PVM_STRETCH + 1;
+    result->instructions = pvm_allocate_table(most * sizeof *result->instructions);
+    result->stretches = pvm_allocate_table(result->stretch_count * sizeof *result->stretches);
 
     struct pvm_emitter e = {
         .x86 = {.at = out},

@@ -66,7 +66,10 @@ struct pvm_gas_stub {
     uint32_t cost;   /* to be given back; 0 for a memset in the middle */
 };
 
-/* 64 bytes of guest code: where in them instructions and jump targets are (bit n: at byte n), so that an
+#define PVM_GAS_STUB_LENGTH 2u /* bytes of native code: a ud2 */
+#define PVM_STRETCH 64u        /* bytes of guest code */
+
+/* A stretch of guest code: where in them instructions and jump targets are (bit n: at byte n), so that an
  * instruction is found by its pc with a count of bits. */
 struct pvm_stretch {
     uint64_t starts;       /* every instruction of the table */
@@ -81,10 +84,10 @@ struct pvm_recompiled {
     uint32_t halt;          /* trampoline: the guest returned to its host; saves regs, exits with VMCTX_IDLE */
     struct pvm_instruction *instructions; /* owned; freed by pvm_recompiled_free */
     size_t instruction_count;
-    uint32_t gas_stubs_at; /* native offset of the gas stubs, behind all instructions; stub n is at + 2 n */
+    uint32_t gas_stubs_at; /* native offset of the gas stubs, behind all instructions; they lie one behind the other */
     struct pvm_gas_stub *gas_stubs; /* owned */
     size_t gas_stub_count;
-    struct pvm_stretch *stretches; /* owned; stretch n is of the code from byte n * 64 on */
+    struct pvm_stretch *stretches; /* owned; stretch n is of the code from byte n * PVM_STRETCH on */
     size_t stretch_count;
 };
 
@@ -99,6 +102,10 @@ struct pvm_execution; /* execution.h */
  * After an error `result` owns nothing, and what `out` holds is of no use. */
 int pvm_recompile(const struct pvm_program *program, const struct pvm_execution *execution,
                   const struct pvm_target *target, uint8_t *out, size_t capacity, struct pvm_recompiled *result);
+
+/* Memory for a table of which all will be written, from malloc: to have all its pages in one call is cheaper than a
+ * fault for each. */
+void *pvm_allocate_table(size_t size);
 
 void pvm_recompiled_free(struct pvm_recompiled *result);
 

@@ -58,8 +58,9 @@ static int image_interpret(struct sandbox_image *image, const struct sandbox_pro
     return pvm_interpreter_create(&image->program, &image->execution, &image->interpreter);
 }
 
-/* Recompiles straight into the file, through a mapping that is gone before the seals go on. */
-static int image_build(struct sandbox_image *image, const struct sandbox_program *source)
+/* Recompiles straight into the file, through a mapping that is gone before the seals go on; or puts there what is
+ * stored. */
+static int image_build(struct sandbox_image *image, const struct sandbox_program *source, struct sandbox_stored *stored)
 {
     const struct pvm_target target = {
         .vmctx = (int64_t)LAYOUT_VMCTX_BASE - (int64_t)LAYOUT_CODE_BASE,
@@ -71,6 +72,9 @@ static int image_build(struct sandbox_image *image, const struct sandbox_program
     image->ro_offset = image->jump_table_size + LAYOUT_PAGE;
     image->code_offset = image->ro_offset + image->map.ro_size;
     uint64_t capacity = sandbox_page_up((uint64_t)source->code_size * IMAGE_CODE_PER_BYTE) + IMAGE_CODE_MIN;
+    uint64_t expected = (uint64_t)source->code_size * (source->gas_metering != 0 ? 9 : 6) / 4;
+    if (stored != NULL)
+        expected = capacity = sandbox_page_up(stored->code_size);
     if (capacity > LAYOUT_CODE_LIMIT)
         capacity = LAYOUT_CODE_LIMIT;
     const uint64_t largest = image->code_offset + capacity;
@@ -83,11 +87,13 @@ static int image_build(struct sandbox_image *image, const struct sandbox_program
     /* A child that another thread forks now would keep a writable mapping, and F_SEAL_WRITE would fail. */
     int error = madvise(file, largest, MADV_DONTFORK) == 0 ? 0 : -errno;
     /* One call is cheaper than a fault for every page; Linux 5.14, and if it fails, faults will do. */
-    const uint64_t expected = (uint64_t)source->code_size * (source->gas_metering != 0 ? 9 : 6) / 4;
     if (error == 0)
         madvise(file, image->code_offset + (expected < capacity ? expected : capacity), MADV_POPULATE_WRITE);
-    if (error == 0)
-        error = pvm_recompile(&image->program, &image->execution, &target, file + image->code_offset, capacity, &image->recompiled);
+    uint8_t *code = file + image->code_offset;
+    if (error == 0 && stored != NULL)
+        error = sandbox_image_restore(image, stored, code);
+    else if (error == 0)
+        error = pvm_recompile(&image->program, &image->execution, &target, code, capacity, &image->recompiled);
     if (error == 0) {
         image_fill_tables(image, file);
         if (source->ro_data_size > 0)
@@ -111,6 +117,11 @@ static int image_build(struct sandbox_image *image, const struct sandbox_program
 }
 
 int sandbox_image_create(const struct sandbox_program *program, sandbox_image **result)
+{
+    return sandbox_image_make(program, NULL, result);
+}
+
+int sandbox_image_make(const struct sandbox_program *program, struct sandbox_stored *stored, sandbox_image **result)
 {
     const struct sandbox_memory_map *map = &program->map;
     if (program->ro_data_size > map->ro_size || program->rw_data_size > map->rw_size)
@@ -152,7 +163,7 @@ int sandbox_image_create(const struct sandbox_program *program, sandbox_image **
     else if ((image->file = memfd_make("pvm-image", MFD_ALLOW_SEALING)) < 0)
         error = image->file;
     else
-        error = image_build(image, program);
+        error = image_build(image, program, stored);
     image->program.jump_table = NULL; /* borrowed, and needed no more */
     image->program.jump_table_count = 0;
     if (error < 0) {

@@ -37,6 +37,21 @@ static inline uint64_t sandbox_page_up(uint64_t size)
     return (size + LAYOUT_PAGE - 1) & ~(LAYOUT_PAGE - 1);
 }
 
+/* What an earlier recompilation of the same program made; borrowed. */
+struct sandbox_stored {
+    const uint8_t *code;
+    uint64_t code_size;
+    const uint8_t *tables;
+    uint64_t tables_size;
+    const char *what; /* with -EBADMSG: what is wrong with it */
+};
+
+/* Makes an image: of what is stored, or by recompiling (`stored` is NULL). */
+int sandbox_image_make(const struct sandbox_program *program, struct sandbox_stored *stored, sandbox_image **result);
+
+/* Puts stored native code into `out`, which has room for it, and its tables into the image (image_file.c). */
+int sandbox_image_restore(struct sandbox_image *image, struct sandbox_stored *stored, uint8_t *out);
+
 /* The windows of a worker of this image into its files. */
 void sandbox_image_windows(const struct sandbox_image *image, struct zygote_mapping windows[WINDOW_COUNT]);
 

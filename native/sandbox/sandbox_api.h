@@ -80,6 +80,23 @@ int64_t sandbox_image_gas_cost(const sandbox_image *image, uint32_t pc);
 /* Every worker made from it must have been destroyed. NULL is allowed. */
 void sandbox_image_destroy(sandbox_image *image);
 
+/* --- image file: an image as bytes, for a file that keeps it --- */
+
+/* SHA-256, in hexadecimal digits, of the sources that decide what native code and tables mean: those of another build
+ * are of no use to this one. */
+const char *sandbox_build_id(void);
+/* Bits of PVM_CPU_* of this processor: what the recompiler emits code for. */
+uint32_t sandbox_cpu_features(void);
+/* Bytes of the tables (pvm/tables.h) of an image that is not for the interpreter, and the tables. The native code is
+ * what sandbox_image_read_code reads. */
+uint64_t sandbox_image_tables_size(const sandbox_image *image);
+void sandbox_image_write_tables(const sandbox_image *image, uint8_t *out);
+/* As sandbox_image_create, with native code and tables that were written before instead of the recompiler. `program` is
+ * not to be for the interpreter. Whatever they hold, host memory stays safe; what the code does in the sandbox is
+ * another matter. -EBADMSG: they are unusable, and *what says why. */
+int sandbox_image_load(const struct sandbox_program *program, const uint8_t *code, uint64_t code_size,
+                       const uint8_t *tables, uint64_t tables_size, sandbox_image **image, const char **what);
+
 /* --- nursery: the process in empty namespaces that clones workers --- */
 
 typedef struct sandbox_nursery sandbox_nursery;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * What the recompiler makes of hostile input: random code, bitmasks and jump tables, buffers of every size,
- * and the errors of its interface. Nothing is run. Built with sanitizers and assertions; every buffer has its
- * exact size on the heap, so that one byte too far is seen.
+ * the errors of its interface, and tables that come back changed from where they were stored. Nothing is run.
+ * Built with sanitizers and assertions; every buffer has its exact size on the heap, so that one byte too far is
+ * seen.
  *
  * usage: robustness SEED ROUNDS
  */
@@ -14,6 +15,7 @@
 #include "decode.h"
 #include "execution.h"
 #include "recompiler.h"
+#include "tables.h"
 
 #define CHECK(condition) ((condition) ? (void)0 : fail(#condition, __LINE__))
 #define CODE_BASE UINT64_C(0x600000000000)
@@ -159,6 +161,145 @@ static void check_gas_stubs(const struct pvm_execution *execution, const struct 
     }
 }
 
+/* --- stored tables ----------------------------------------------------------------------------------------- */
+
+/* All that the host relies on when it looks something up, whatever the native code does. */
+static void check_accepted_tables(const struct pvm_program *program, const struct pvm_recompiled *tables)
+{
+    CHECK(tables->enter < tables->code_size && tables->trap < tables->code_size && tables->halt < tables->code_size);
+    check_tables(program, tables);
+    check_jump_table(program, tables);
+    const struct pvm_instruction *end = tables->instructions + tables->instruction_count;
+    for (const struct pvm_instruction *at = tables->instructions; at < end; at++) {
+        /* a host call goes on at the instruction behind it: there has to be one */
+        if (pvm_has_instruction(program, at->pc) && pvm_falls_through(pvm_op_at(program, at->pc)))
+            CHECK(at + 1 < end && at[1].native < tables->code_size);
+    }
+    for (size_t n = 0; n < tables->gas_stub_count; n++) {
+        const uint64_t native = tables->gas_stubs_at + (uint64_t)PVM_GAS_STUB_LENGTH * n;
+        CHECK(pvm_find_gas_stub(tables, native) == &tables->gas_stubs[n]);
+        CHECK(pvm_find_native(tables, tables->gas_stubs[n].native) != NULL);
+        CHECK(tables->gas_stubs[n].cost <= INT32_MAX);
+    }
+}
+
+static bool same_stretches(const struct pvm_recompiled *a, const struct pvm_recompiled *b)
+{
+    bool same = a->stretch_count == b->stretch_count;
+    for (size_t n = 0; same && n < a->stretch_count; n++) {
+        const struct pvm_stretch *one = &a->stretches[n], *other = &b->stretches[n];
+        same = one->starts == other->starts && one->jump_targets == other->jump_targets && one->first == other->first;
+    }
+    return same;
+}
+
+static bool same_tables(const struct pvm_recompiled *a, const struct pvm_recompiled *b)
+{
+    return a->code_size == b->code_size && a->enter == b->enter && a->trap == b->trap && a->halt == b->halt &&
+           a->gas_stubs_at == b->gas_stubs_at && a->instruction_count == b->instruction_count &&
+           a->gas_stub_count == b->gas_stub_count && same_stretches(a, b) &&
+           memcmp(a->instructions, b->instructions, a->instruction_count * sizeof *a->instructions) == 0 &&
+           (a->gas_stub_count == 0 ||
+            memcmp(a->gas_stubs, b->gas_stubs, a->gas_stub_count * sizeof *a->gas_stubs) == 0);
+}
+
+/* Reads `size` bytes of tables; whether they were accepted. */
+static bool read_tables(const struct pvm_program *program, const struct pvm_execution *execution, uint64_t code_size,
+                        const uint8_t *data, size_t size, const struct pvm_recompiled *expected)
+{
+    const char *what = NULL;
+    struct pvm_recompiled tables;
+    uint8_t *copy = exactly(size);
+    if (size > 0)
+        memcpy(copy, data, size);
+    int status = pvm_tables_read(program, execution, code_size, copy, size, &tables, &what);
+    free(copy);
+    CHECK(status == 0 || status == -EBADMSG);
+    CHECK((what != NULL) == (status != 0));
+    if (status == 0)
+        check_accepted_tables(program, &tables);
+    else
+        CHECK(tables.instructions == NULL && tables.stretches == NULL && tables.gas_stubs == NULL);
+    if (expected)
+        CHECK(status == 0 && same_tables(&tables, expected));
+    pvm_recompiled_free(&tables);
+    return status == 0;
+}
+
+static void check_stored_tables(const struct pvm_program *program, const struct pvm_execution *execution,
+                                const struct pvm_recompiled *recompiled)
+{
+    const size_t size = pvm_tables_size(recompiled);
+    uint8_t *data = exactly(size);
+    pvm_tables_write(recompiled, data);
+    read_tables(program, execution, recompiled->code_size, data, size, recompiled);
+
+    CHECK(!read_tables(program, execution, recompiled->code_size, data, below((uint32_t)size), NULL));
+    CHECK(!read_tables(program, execution, recompiled->code_size + 1 + below(9), data, size, NULL));
+    CHECK(!read_tables(program, execution, random_bits(), data, size, NULL));
+
+    /* every other value: near, far, of another place; in the header more often than by its share */
+    for (unsigned round = 0; round < 8; round++) {
+        const uint32_t words = (uint32_t)(size / sizeof(uint32_t));
+        const size_t at = sizeof(uint32_t) * below(below(2) ? 6 : words);
+        uint32_t before, now;
+        memcpy(&before, data + at, sizeof before);
+        memcpy(&now, data + sizeof(uint32_t) * below(words), sizeof now);
+        const uint32_t values[] = {before + 1, before - 1, before ^ UINT32_C(1) << below(32), now,
+                                   0,          UINT32_MAX, (uint32_t)random_bits()};
+        now = values[below(sizeof values / sizeof *values)];
+        memcpy(data + at, &now, sizeof now);
+        read_tables(program, execution, recompiled->code_size, data, size, NULL);
+        if (below(2))
+            memcpy(data + at, &before, sizeof before);
+    }
+    free(data);
+}
+
+/* Counts and sizes that agree with each other and not with the program. */
+static void check_sizes_of_tables(const struct pvm_program *program, const struct pvm_execution *execution,
+                                  const struct pvm_recompiled *recompiled)
+{
+    enum { GAS_STUBS_AT = 3, INSTRUCTION_COUNT = 4, HEADER = 6 };
+    const size_t size = pvm_tables_size(recompiled), word = sizeof(uint32_t);
+    const uint64_t code_size = recompiled->code_size;
+    uint32_t *data = (uint32_t *)(void *)exactly(size + word);
+    pvm_tables_write(recompiled, (uint8_t *)data);
+    data[size / word] = (uint32_t)code_size;
+    CHECK(!read_tables(program, execution, code_size, (uint8_t *)data, size + word, NULL));
+    data[INSTRUCTION_COUNT]++;
+    CHECK(!read_tables(program, execution, code_size, (uint8_t *)data, size + word, NULL));
+    CHECK(!read_tables(program, execution, code_size, (uint8_t *)data, size, NULL));
+    data[INSTRUCTION_COUNT] -= 2;
+    CHECK(!read_tables(program, execution, code_size, (uint8_t *)data, size - word, NULL));
+    data[INSTRUCTION_COUNT]++;
+    const uint64_t far = UINT64_C(1) << 31;
+    data[GAS_STUBS_AT] += (uint32_t)far;
+    CHECK(!read_tables(program, execution, code_size + far, (uint8_t *)data, size, NULL));
+    data[GAS_STUBS_AT] -= (uint32_t)far;
+    CHECK(read_tables(program, execution, code_size, (uint8_t *)data, size, recompiled));
+    memmove(data + HEADER, data + HEADER + recompiled->instruction_count, recompiled->gas_stub_count * 2 * word);
+    data[INSTRUCTION_COUNT] = 0;
+    CHECK(!read_tables(program, execution, code_size, (uint8_t *)data,
+                       size - recompiled->instruction_count * word, NULL));
+    free(data);
+}
+
+/* Tables go with one program and one way to execute it. */
+static void check_tables_of_others(const struct pvm_execution *execution, const struct pvm_recompiled *recompiled)
+{
+    struct pvm_program other = random_program();
+    const size_t size = pvm_tables_size(recompiled);
+    uint8_t *data = exactly(size);
+    pvm_tables_write(recompiled, data);
+    read_tables(&other, execution, recompiled->code_size, data, size, NULL);
+    struct pvm_execution unlike = *execution;
+    unlike.gas_metering = execution->gas_metering == PVM_GAS_NONE ? PVM_GAS_SYNC : PVM_GAS_NONE;
+    CHECK(!read_tables(&other, &unlike, recompiled->code_size, data, size, NULL));
+    free(data);
+    free_program(&other);
+}
+
 static struct pvm_execution random_execution(void)
 {
     struct pvm_execution execution = {
@@ -184,6 +325,9 @@ static void check_random_program(void)
     check_tables(&program, &recompiled);
     check_gas_stubs(&execution, &recompiled);
     check_jump_table(&program, &recompiled);
+    check_stored_tables(&program, &execution, &recompiled);
+    check_sizes_of_tables(&program, &execution, &recompiled);
+    check_tables_of_others(&execution, &recompiled);
 
     /* any other capacity: the same code, or an error */
     size_t capacity = below((uint32_t)recompiled.code_size + 400);

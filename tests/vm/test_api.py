@@ -35,6 +35,7 @@ EXPORTS = {
     "MemoryMapError",
     "Module",
     "ModuleConfig",
+    "ModuleLoadError",
     "OutOfGas",
     "OutOfGasError",
     "ProgramBlob",
@@ -57,6 +58,7 @@ ERRORS = [
     vm.AssemblyError("nonsense", line=4, text="a0 = ?"),
     vm.MemoryMapError("too large"),
     vm.CompileError("too large"),
+    vm.ModuleLoadError("a/file.pvmc", "its checksum is wrong"),
     vm.LinkError(("one", "two")),
     vm.TrapError(pc=5, export="main", reason="why"),
     vm.CrosscheckError("a0", 1, 2, pc=7, since=5, instruction="a0 = 1"),
@@ -121,6 +123,8 @@ def test_interrupts_are_frozen_values(interrupt: vm.Interrupt) -> None:
         ({"spin": 1.1e-3}, "spin"),
         ({"spin": float("nan")}, "spin"),
         ({"max_idle_workers": -1}, "max_idle_workers"),
+        ({"module_cache_size": -1}, "module_cache_size"),
+        ({"cache_directory": ""}, "cache_directory"),
     ],
 )
 def test_config_refuses(settings: dict[str, object], complaint: str) -> None:

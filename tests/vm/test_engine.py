@@ -6,16 +6,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import resource
 import threading
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 from guests import LATEST64, basic, build, memory
-from processes import Census, census, children, parent, wait_for_death, watch
+from processes import Census, census, children, free_descriptors, parent, wait_for_death, watch
 
 import aioring
 import vm
@@ -308,7 +306,7 @@ async def test_processes_are_not_reused(nothing_left: Census, config: vm.Config)
 
 
 async def test_only_so_many_idle_processes_are_kept(nothing_left: Census) -> None:
-    async with vm.Engine(vm.Config(max_idle_workers=2)) as engine:
+    async with vm.Engine(vm.Config(max_idle_workers=2, module_cache_size=0)) as engine:
         modules = [await engine.compile(basic()) for _ in range(2)]
         instances = [await pass_on().instantiate(module) for module in modules for _ in range(2)]
         with watch(*(instance.pid for instance in instances)) as pidfds:
@@ -329,27 +327,6 @@ async def test_without_spinning(nothing_left: Census) -> None:
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def free_descriptors(count: int) -> Iterator[None]:
-    """Leaves this process only so many file descriptors."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    in_use = 1 + max(int(fd) for fd in os.listdir("/proc/self/fd"))
-    fillers: list[int] = []
-    # Room for `count` above the highest in use: below it there may be no gap at all.
-    resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + count, hard))
-    try:
-        with pytest.raises(OSError, match="Too many open files"):
-            while True:
-                fillers.append(os.open("/dev/null", os.O_RDONLY))
-        for _ in range(count):
-            os.close(fillers.pop())
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for fd in fillers:
-            os.close(fd)
 
 
 @ONE_LOOP

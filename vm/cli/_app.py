@@ -15,6 +15,7 @@ from vm.cli import asm, disasm, doctor, inspect, run
 from vm.cli._errors import Status
 from vm.cli._output import write
 from vm.cli._values import usage
+from vm.cli.compile import compile_program
 
 # typer has a copy of click in itself, older ones use click: the UsageError of either.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -70,6 +71,7 @@ def pvm(
 
 # A negative number looks like an option: what is neither, `run` refuses.
 app.command("run", cls=_Command, epilog=_STATUSES, context_settings={"ignore_unknown_options": True})(run.run)
+app.command("compile", cls=_Command)(compile_program)
 app.command("doctor", cls=_Command)(doctor.doctor)
 app.command("inspect", cls=_Command)(inspect.inspect)
 app.command("disasm", cls=_Command)(disasm.disasm)

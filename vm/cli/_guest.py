@@ -13,6 +13,7 @@ from typing import Any
 
 import aioring
 import vm
+from vm._module_file import MAGIC, StoredModule, read_module
 from vm.cli._errors import CommandError, Status
 from vm.cli._host import raised
 from vm.cli._text import printable, shorten
@@ -24,6 +25,8 @@ class Call:
     """What to run."""
 
     blob: vm.ProgramBlob
+    #: The file of a compiled module that `blob` is from; None: it is to be compiled.
+    compiled: Path | None
     engine: vm.Config
     config: vm.ModuleConfig
     linker: vm.Linker
@@ -53,9 +56,20 @@ class Outcome:
 
 
 def read_program(path: Path) -> vm.ProgramBlob:
-    """The program in the file `path`. Raises `CommandError`."""
+    """The program in the file `path`, which is a blob or a compiled module. Raises `CommandError`."""
+    return read_compiled(path)[0]
+
+
+def read_compiled(path: Path) -> tuple[vm.ProgramBlob, StoredModule | None]:
+    """The same, and the compiled module if it is one."""
     try:
-        return vm.ProgramBlob.parse(path.read_bytes())
+        data = path.read_bytes()
+        if not data.startswith(MAGIC):
+            return vm.ProgramBlob.parse(data), None
+        stored = read_module(str(path))
+        return vm.ProgramBlob.parse(stored.program), stored
+    except vm.ModuleLoadError as error:
+        raise CommandError(Status.PROGRAM, str(error), kind="load") from error
     except OSError as error:
         raise CommandError(Status.PROGRAM, f"cannot read {path}: {error.strerror}", kind="file") from error
     except vm.ProgramParseError as error:
@@ -67,7 +81,7 @@ def execute(call: Call) -> Outcome:
     """Runs a call in an event loop of its own. Raises `CommandError`, and KeyboardInterrupt with the guest gone."""
     main = _execute(call)
     try:
-        with _starting():
+        with starting():
             return aioring.run(main)
     except asyncio.CancelledError as error:
         raise CommandError(Status.HOST, "a host function cancelled the call") from error
@@ -80,8 +94,13 @@ async def _execute(call: Call) -> Outcome:
     began = clock()
     async with vm.Engine(call.engine) as engine:
         entered = clock()
-        with _compiling():
-            module = await engine.compile(call.blob, call.config)
+        with compiling():
+            if call.compiled is None:
+                module = await engine.compile(call.blob, call.config)
+            else:
+                module = await engine.load(call.compiled, call.config)
+                if module.blob != call.blob:
+                    raise vm.ModuleLoadError(str(call.compiled), "it was replaced while it was read")
         compiled = clock()
         with _linking(call):
             instance = await call.linker.instantiate(module)
@@ -101,7 +120,7 @@ async def _execute(call: Call) -> Outcome:
 
 
 @contextmanager
-def _starting() -> Iterator[None]:
+def starting() -> Iterator[None]:
     """No sandbox can be had. Around everything: the engine starts processes whenever it needs one."""
     try:
         yield
@@ -113,9 +132,12 @@ def _starting() -> Iterator[None]:
 
 
 @contextmanager
-def _compiling() -> Iterator[None]:
+def compiling() -> Iterator[None]:
+    """No module can be had of the program."""
     try:
         yield
+    except vm.ModuleLoadError as error:
+        raise CommandError(Status.PROGRAM, str(error), kind="load") from error
     except (vm.CompileError, vm.MemoryMapError) as error:
         raise CommandError(Status.PROGRAM, str(error), kind="compile") from error
 

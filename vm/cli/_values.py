@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
+from vm._config import ModuleConfig
+from vm._module_file import BACKENDS, Backend
 from vm._types import WORD
 from vm.cli._errors import CommandError, Status
 from vm.cli._text import listing, printable, shorten
@@ -45,6 +48,20 @@ def word(value: int, bits: int, what: str) -> int:
     except OverflowError as error:
         raise usage(str(error)) from None
     return value
+
+
+def choose_backend(name: str | None) -> Backend | None:
+    """The backend of this name. Raises `CommandError`."""
+    found = next((backend for backend in BACKENDS if backend == name), None)
+    if found is None and name is not None:
+        raise usage(f"--backend must be one of {', '.join(BACKENDS)}, not '{shorten(name)}'")
+    return found
+
+
+def module_config(page_size: int | None, metered: bool, legacy_sbrk: bool) -> ModuleConfig:
+    """The settings that the options for compiling make."""
+    config = ModuleConfig(gas_metering="sync" if metered else None, legacy_sbrk=legacy_sbrk)
+    return config if page_size is None else replace(config, page_size=page_size)
 
 
 def choose_export(blob: ProgramBlob, words: Sequence[str]) -> tuple[str, list[str]]:

@@ -5,30 +5,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
 
 import vm
+from vm._module_file import Backend as BackendName
+from vm._module_file import StoredModule
 from vm.cli._errors import Status
-from vm.cli._guest import Call, execute, read_program
+from vm.cli._guest import Call, execute, read_compiled
 from vm.cli._host import make_linker, parse_imports
 from vm.cli._output import write, write_json
 from vm.cli._text import shorten
-from vm.cli._values import choose_export, integer, parse_arguments, usage
+from vm.cli._values import choose_backend, choose_export, integer, module_config, parse_arguments, usage
 
 #: How a result can be read, by the names of the types.
 _RETURNS = {"int": int, "u32": vm.u32, "i32": vm.i32, "u64": vm.u64, "i64": vm.i64}
-_BACKENDS: dict[str, Literal["recompiler", "interpreter"]] = {
-    "recompiler": "recompiler",
-    "interpreter": "interpreter",
-}
 _MOST_GAS = (1 << 63) - 1
-_PAGE_SIZE = str(vm.ModuleConfig().page_size)
 
-Program = Annotated[str, typer.Argument(metavar="PROGRAM", help="A program blob (.polkavm).", show_default=False)]
+Program = Annotated[
+    str,
+    typer.Argument(
+        metavar="PROGRAM", help="A program blob (.polkavm), or what 'pvm compile' made of one.", show_default=False
+    ),
+]
 Export = Annotated[
     str | None,
     typer.Argument(
@@ -72,14 +75,20 @@ Timeout = Annotated[
     typer.Option(metavar="SECONDS", help="Stop the guest if it has not returned by then.", show_default=False),
 ]
 PageSize = Annotated[
-    str,
-    typer.Option(metavar="BYTES", help="The size of guest pages that the program was linked for, 4096 to 65536."),
+    str | None,
+    typer.Option(
+        metavar="BYTES",
+        help="The size of guest pages that the program was linked for, 4096 (unless it is compiled) to 65536.",
+        show_default=False,
+    ),
 ]
 Backend = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="NAME",
-        help="How to execute it: recompiler, or interpreter, which is some ten times slower.",
+        help="How to execute it: recompiler (unless it is compiled for the other), "
+        "or interpreter, which is some ten times slower.",
+        show_default=False,
     ),
 ]
 Crosscheck = Annotated[
@@ -121,8 +130,8 @@ def run(
     host: Host = None,
     returns: Returns = "int",
     timeout: Timeout = None,
-    page_size: PageSize = _PAGE_SIZE,
-    backend: Backend = "recompiler",
+    page_size: PageSize = None,
+    backend: Backend = None,
     crosscheck: Crosscheck = False,
     step_tracing: StepTracing = False,
     gas: Gas = None,
@@ -133,8 +142,8 @@ def run(
     """Run PROGRAM in a sandbox: call EXPORT with ARGS and print what it returns."""
     words = [] if export is None else [export, *(args or [])]
     path = None if host is None else Path(host)
-    machine = partial(_machine, backend, crosscheck, step_tracing, gas, page_size, legacy_sbrk)
-    return partial(_run, Path(program), words, imports or [], path, returns, timeout, machine, as_json)
+    options = partial(_options, backend, crosscheck, step_tracing, gas, page_size, legacy_sbrk)
+    return partial(_run, Path(program), words, imports or [], path, returns, timeout, options, as_json)
 
 
 def _run(
@@ -144,26 +153,28 @@ def _run(
     host: Path | None,
     returns: str,
     timeout: str | None,
-    machine: Callable[[], _Machine],
+    options: Callable[[], _Options],
     as_json: bool,
 ) -> int:
     if returns not in _RETURNS:
         raise usage(f"--returns must be one of {', '.join(_RETURNS)}, not '{shorten(returns)}'")
     limit = None if timeout is None else _seconds(timeout)
-    engine, config, budget = machine()
+    given = options()
     constants = parse_imports(imports)
-    blob = read_program(program)
+    blob, stored = read_compiled(program)
+    backend, config = given.fresh() if stored is None else given.of(program, stored)
     export, rest = choose_export(blob, words)
     call = Call(
         blob=blob,
-        engine=engine,
+        compiled=None if stored is None else program,
+        engine=vm.Config(backend=backend, crosscheck=given.crosscheck),
         config=config,
         export=export,
         arguments=parse_arguments(rest, blob.isa.word_bits),
         linker=make_linker(blob, constants, host),
         returns=_RETURNS[returns],
         timeout=limit,
-        gas=budget,
+        gas=given.gas,
         host=host,
         given=frozenset(constants),
     )
@@ -186,33 +197,62 @@ def _run(
     return Status.DONE
 
 
-class _Machine(NamedTuple):
-    """What the options say about how to execute the program."""
+class _Options(NamedTuple):
+    """What the options say about how to execute the program; None: nothing."""
 
-    engine: vm.Config
-    config: vm.ModuleConfig
+    backend: BackendName | None
     gas: int | None
+    page_size: int | None
+    legacy_sbrk: bool
+    crosscheck: bool
+    step_tracing: bool
+
+    def fresh(self) -> tuple[BackendName, vm.ModuleConfig]:
+        """How to compile a program."""
+        config = module_config(self.page_size, self.gas is not None, self.legacy_sbrk)
+        return self.backend or "recompiler", replace(config, step_tracing=self.step_tracing)
+
+    def of(self, path: Path, stored: StoredModule) -> tuple[BackendName, vm.ModuleConfig]:
+        """How the program was compiled. Raises `CommandError` if the options say otherwise."""
+        config = stored.config
+        wrong = ""
+        if self.backend not in (None, stored.backend):
+            wrong = f"for the {stored.backend}: leave --backend out"
+        elif self.page_size not in (None, config.page_size):
+            wrong = f"for pages of {config.page_size} bytes: leave --page-size out"
+        elif self.legacy_sbrk and not config.legacy_sbrk:
+            wrong = "without --legacy-sbrk: leave it out"
+        elif self.crosscheck and stored.backend != "recompiler":
+            wrong = f"for the {stored.backend}: leave --crosscheck out"
+        elif self.step_tracing != config.step_tracing:
+            wrong = f"{'with' if config.step_tracing else 'without'} step tracing, which cannot be changed"
+        elif self.gas is not None and config.gas_metering is None:
+            wrong = "without --gas: leave it out"
+        elif self.gas is None and config.gas_metering is not None:
+            wrong = "to meter gas: give it some, with --gas"
+        if wrong:
+            raise usage(f"{path} was compiled {wrong}")
+        return stored.backend, config
 
 
-def _machine(
-    backend: str, crosscheck: bool, step_tracing: bool, gas: str | None, page_size: str, legacy_sbrk: bool
-) -> _Machine:
-    if backend not in _BACKENDS:
-        raise usage(f"--backend must be one of {', '.join(_BACKENDS)}, not '{shorten(backend)}'")
-    if crosscheck and backend != "recompiler":
+def _options(
+    backend: str | None,
+    crosscheck: bool,
+    step_tracing: bool,
+    gas: str | None,
+    page_size: str | None,
+    legacy_sbrk: bool,
+) -> _Options:
+    name = choose_backend(backend)
+    if crosscheck and name not in (None, "recompiler"):
         raise usage(f"--crosscheck compares both backends: it does not go with --backend {backend}")
     if step_tracing and not crosscheck:
         raise usage("--step-tracing goes with --crosscheck only")
     budget = None if gas is None else integer(gas, "--gas")
     if budget is not None and not 0 <= budget <= _MOST_GAS:
         raise usage(f"--gas must be from 0 to {_MOST_GAS}, not {budget}")
-    config = vm.ModuleConfig(
-        page_size=integer(page_size, "--page-size"),
-        gas_metering=None if budget is None else "sync",
-        step_tracing=step_tracing,
-        legacy_sbrk=legacy_sbrk,
-    )
-    return _Machine(vm.Config(backend=_BACKENDS[backend], crosscheck=crosscheck), config, budget)
+    size = None if page_size is None else integer(page_size, "--page-size")
+    return _Options(name, budget, size, legacy_sbrk, crosscheck, step_tracing)
 
 
 def _seconds(text: str) -> float:
