@@ -22,7 +22,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 async def engine(nothing_left: Census) -> AsyncIterator[vm.Engine]:
-    async with vm.Engine(vm.Config(crosscheck=True)) as engine:
+    async with vm.Engine(vm.Config(crosscheck=True, module_cache_size=0)) as engine:
         yield engine
 
 
@@ -365,7 +365,7 @@ async def test_closed_while_it_runs(engine: vm.Engine, export: str, args: tuple[
 
 @pytest.mark.parametrize(("export", "args"), LONG)
 async def test_the_engine_closes_with_guests_running(nothing_left: Census, export: str, args: tuple[int, ...]) -> None:
-    async with vm.Engine(vm.Config(crosscheck=True)) as engine:
+    async with vm.Engine(vm.Config(crosscheck=True, module_cache_size=0)) as engine:
         instance = await linker().instantiate(await engine.compile(basic()))
         call = await running(instance, export, *args)
     with pytest.raises(vm.SandboxDiedError, match="SIGKILL"):
