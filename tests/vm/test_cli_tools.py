@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``pvm inspect``, ``pvm disasm`` and ``pvm asm``, as the commands that users type."""
+"""``pvm inspect``, ``pvm disasm``, ``pvm asm`` and ``pvm compile``, as the commands that users type."""
 
 from __future__ import annotations
 
@@ -396,3 +396,76 @@ def test_inspect_real_programs(pvm: Command, name: str, instructions: int, funct
         "regions": facts["debug_info"]["regions"],
         "error": None,
     }
+
+
+# --- compile ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def add(pvm: Command) -> Path:
+    """A program that adds; `compile` is told of it as add.polkavm."""
+    path = pvm.directory / "add.polkavm"
+    path.write_bytes(assemble("pub @add:\na0 = a0 + a1\nret", InstructionSet.LATEST64))
+    return path
+
+
+@pytest.mark.parametrize("backend", ["recompiler", "interpreter"])
+def test_compile_and_run(pvm: Command, add: Path, backend: str) -> None:
+    assert pvm.prints("compile", add.name, "-o", "add.pvmc", "--backend", backend) == ""
+    assert (pvm.directory / "add.pvmc").stat().st_mode & 0o777 == 0o600
+    add.unlink()  # the file has all of it
+    assert pvm.prints("run", "add.pvmc", "add", "1", "2") == "3\n"
+    assert pvm.prints("run", "add.pvmc", "1", "2", "--backend", backend, "--page-size", "4096") == "3\n"
+    assert "a0 = a0 + a1" in pvm.prints("disasm", "add.pvmc")
+    assert "latest64" in pvm.prints("inspect", "add.pvmc")
+    other = "interpreter" if backend == "recompiler" else "recompiler"
+    assert pvm.fails(2, "run", "add.pvmc", "1", "2", "--backend", other).endswith(
+        f"add.pvmc was compiled for the {backend}: leave --backend out"
+    )
+
+
+def test_compile_with_options(pvm: Command, add: Path) -> None:
+    pvm.prints("compile", add.name, "-o", "add.pvmc", "--gas", "--page-size", "0x4000")
+    assert json.loads(pvm.prints("run", "add.pvmc", "1", "2", "--gas", "100", "--json"))["gas_used"] == 2
+    for options, complaint in (
+        ([], "to meter gas: give it some, with --gas"),
+        (["--gas", "9", "--page-size", "4096"], "for pages of 16384 bytes: leave --page-size out"),
+        (["--gas", "9", "--legacy-sbrk"], "without --legacy-sbrk: leave it out"),
+        (["--gas", "9", "--crosscheck", "--step-tracing"], "without step tracing, which cannot be changed"),
+    ):
+        assert pvm.fails(2, "run", "add.pvmc", "1", "2", *options).endswith(f"add.pvmc was compiled {complaint}")
+    assert pvm.prints("run", "add.pvmc", "1", "2", "--gas", "9", "--crosscheck") == "3\n"
+    pvm.prints("compile", add.name, "-o", "add.pvmc")  # replaced
+    assert pvm.fails(2, "run", "add.pvmc", "1", "2", "--gas", "9").endswith("was compiled without --gas: leave it out")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["absent.polkavm", "-o", "out"], 3, "cannot read absent.polkavm: No such file or directory"),
+        (["add.polkavm", "-o", "absent/out"], 74, "cannot write absent/out: No such file or directory"),
+        (["add.polkavm", "-o", "."], 74, "cannot write .: Is a directory"),
+        (["add.polkavm", "-o", "out", "--page-size", "5"], 3, "invalid page size 0x5"),
+        (["add.polkavm", "-o", "out", "--page-size", "big"], 2, "--page-size is 'big', which is no integer"),
+        (["add.polkavm", "-o", "out", "--backend", "jit"], 2, "--backend must be one of recompiler, interpreter"),
+        (["add.polkavm"], 2, "Missing option '--output' / '-o'"),
+    ],
+)
+def test_compile_fails(pvm: Command, add: Path, arguments: list[str], status: int, message: str) -> None:
+    before = set(pvm.directory.iterdir())
+    assert message in pvm.fails(status, "compile", *arguments)
+    assert set(pvm.directory.iterdir()) == before
+
+
+def test_a_compiled_module_that_cannot_be_used(pvm: Command, add: Path) -> None:
+    pvm.prints("compile", add.name, "-o", "add.pvmc")
+    path = pvm.directory / "add.pvmc"
+    path.chmod(0o666)
+    for command in ("run", "inspect", "disasm"):
+        assert "cannot load a compiled module from add.pvmc: its group and others may write it" in pvm.fails(
+            3, command, "add.pvmc"
+        )
+    path.chmod(0o600)
+    path.write_bytes(path.read_bytes()[:-1])
+    status, output, _ = pvm("run", "add.pvmc", "--json")
+    assert (status, json.loads(output)["error"]["kind"]) == (3, "load")
