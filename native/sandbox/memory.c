@@ -55,6 +55,7 @@ int memory_create(struct sandbox_memory *memory, const struct sandbox_image *ima
         .aux_file = -1,
         .ram_size = rw_offset + sandbox_image_rw_limit(image),
         .rw_accessible = map->rw_size,
+        .aux_size = map->aux_size,
         .aux_accessible = map->aux_size,
     };
     int error =
@@ -71,7 +72,7 @@ void memory_destroy(struct sandbox_memory *memory)
     if (memory->ram != NULL)
         munmap(memory->ram, memory->ram_size);
     if (memory->aux != NULL)
-        munmap(memory->aux, memory->image->map.aux_size);
+        munmap(memory->aux, memory->aux_size);
     if (memory->ram_file >= 0)
         close(memory->ram_file);
     if (memory->aux_file >= 0)

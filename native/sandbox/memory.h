@@ -22,12 +22,14 @@ struct sandbox_memory {
     int aux_file;                      /* -1 also where there is no auxiliary data */
     uint8_t *ram;
     uint64_t ram_size; /* of the mapping */
-    uint8_t *aux;      /* map.aux_size bytes; NULL if there is none */
+    uint8_t *aux;      /* NULL if there is none */
+    uint64_t aux_size; /* of the mapping */
     uint64_t rw_accessible;
     uint64_t aux_accessible;
 };
 
-/* Fills *memory with the program's initial memory. 0 or -errno; to be destroyed either way. */
+/* Fills *memory with the program's initial memory. 0 or -errno; to be destroyed either way, before or after the image:
+ * garbage has no order. */
 int memory_create(struct sandbox_memory *memory, const struct sandbox_image *image, bool in_files);
 void memory_destroy(struct sandbox_memory *memory);
 

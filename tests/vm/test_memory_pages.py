@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 from guests import basic, memory
-from processes import Census, open_files, resident
+from processes import Census, mappings, open_files, resident
 
 import vm
+from vm._interpreted import Interpreted
+from vm._sandbox import ffi
 
 MIB = 1 << 20
 AUX = 3 * 0x4000
@@ -331,3 +333,15 @@ async def test_only_modules_with_aux_data_pay_for_it(engine: vm.Engine) -> None:
         in_files = (engine.config.backend == "recompiler") + engine.config.crosscheck
         assert more["/memfd:pvm-aux (deleted)"] == aux_data_size * in_files
         assert more["/memfd:pvm-ram (deleted)"] == in_files
+
+
+async def test_a_guest_that_outlives_its_image(nothing_left: Census) -> None:
+    """Python frees what is in a cycle in any order: the image first, and its place taken by another one."""
+    async with vm.Engine(vm.Config(backend="interpreter", module_cache_size=0)) as engine:
+        first = await engine.compile(memory(), vm.ModuleConfig(aux_data_size=8192))
+        machine = Interpreted(first._image, in_files=True)
+        ffi.release(first._image)
+        others = [await engine.compile(memory()) for _ in range(8)]
+        ffi.release(machine._handle)
+        assert len(others) == 8
+        assert not [mapping for mapping in mappings("self") if "pvm-" in mapping.name]
