@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from vm.cli import asm, disasm, doctor, inspect, run
+from vm.cli import asm, disasm, doctor, inspect, link, run
 from vm.cli._errors import Status
 from vm.cli._output import write
 from vm.cli._values import usage
@@ -76,6 +76,7 @@ app.command("doctor", cls=_Command)(doctor.doctor)
 app.command("inspect", cls=_Command)(inspect.inspect)
 app.command("disasm", cls=_Command)(disasm.disasm)
 app.command("asm", cls=_Command)(asm.asm)
+app.command("link", cls=_Command)(link.link)
 
 
 def _version() -> str:
