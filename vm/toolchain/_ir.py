@@ -4,7 +4,7 @@
 An instruction is a plain tuple ``(op, x, y, z, position)``, because there are hundreds of thousands: `op` is the
 operation's number in latest64, which has them all, or one of the pseudo operations below; x, y and z are its operands
 in the order of its format, unused ones 0; `position` is the address in the ELF file that it comes from. Immediates
-are signed 32-bit numbers, but `LOAD_IMM64` takes any signed 64-bit one.
+are signed 32-bit numbers, but `LOAD_IMM64` takes any signed 64-bit one. y of `ECALLI` is the number of its arguments.
 
 A block's end is a tuple ``(op, x, y, target, following, position)``; target and following are block numbers:
 

@@ -17,6 +17,7 @@ from vm.toolchain._jump_table import JumpTable
 from vm.toolchain._layout import Layout
 from vm.toolchain._lowering import Lowering, needs_scratch
 from vm.toolchain._metadata import MetadataReader
+from vm.toolchain._optimize import optimize_blocks
 from vm.toolchain._reachability import Reachable
 from vm.toolchain._relocations import Relocations
 from vm.toolchain._sections import Image
@@ -47,6 +48,8 @@ def link_image(
     lowering = Lowering(image, reachable, layout, import_numbers)
     blocks: list[Block | None] = [*lowering.run()]
     assign_scratch_registers(blocks, layout.spill_address, image.is64)
+    if optimize:
+        optimize_blocks(blocks, isa)
     kept = [block for block in blocks if block is not None]
 
     table = JumpTable(kept)

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Which registers hold a value that may still be read, as masks: bit r for register r.
+"""Which registers hold a value that may still be read.
 
-Nothing is assumed of functions: any register may be read behind a call, a return and a jump to who knows where, so that
-code of any calling convention is safe. A host call reads what its metadata says, which is not looked at either.
+A mask has two opinions of each register r. Bit r takes no function for granted: any register may be read behind a call,
+a return or a jump to who knows where, so that code of any calling convention is safe. Bit r + `KNOWN_SHIFT` counts only
+the code that is there: a call reads what the function reads, a return goes where some call returns to. The first one
+decides over computed values, the second one over constants, which nobody hands around in a register that the code on
+the other side does not read.
 """
 
 from __future__ import annotations
@@ -19,98 +22,139 @@ from vm.toolchain._ir import (
     LAST_BRANCH,
     MEMSET,
     NOWHERE,
+    RA,
     READS_X,
     READS_Y,
     READS_Z,
     REGISTER_COUNT,
+    SCRATCH,
     TRAP,
     WRITES_X,
     Block,
     Instruction,
 )
 
-ALL: Final = (1 << REGISTER_COUNT) - 1
+#: Above all registers, scratch ones included.
+KNOWN_SHIFT: Final = 16
+_ALL: Final = (1 << REGISTER_COUNT) - 1
+#: Everything, in both opinions.
+ALL: Final = _ALL | _ALL << KNOWN_SHIFT
+#: The bits of each register.
+BITS: Final = tuple(1 << register | 1 << register + KNOWN_SHIFT for register in range(max(SCRATCH) + 1))
+_RESULTS: Final = BITS[7] | BITS[8]
+_SP: Final = BITS[1]
+_MEMSET_READS: Final = BITS[7] | BITS[8] | BITS[9]
+#: By number of arguments: all in the first opinion, the argument registers in the second one.
+_HOST_CALL_READS: Final = tuple(
+    _ALL | sum(BITS[register] for register in (7, 8, 9, 10, 11, 12, 2, 3, 4)[:count]) for count in range(10)
+)
+
+
+def _effect_reads(number: int, inputs: int) -> int:
+    return _MEMSET_READS if number == MEMSET else _HOST_CALL_READS[inputs]
 
 
 def before(instruction: Instruction, live: int) -> int:
     """What is live before an instruction that leaves `live`."""
     number, x, y, z, _ = instruction
     if number in (ECALLI, MEMSET):
-        return live | ALL
+        return live | _effect_reads(number, y)
     if WRITES_X[number]:
-        live &= ~(1 << x)
+        live &= ~BITS[x]
     if READS_X[number]:
-        live |= 1 << x
+        live |= BITS[x]
     if READS_Y[number]:
-        live |= 1 << y
+        live |= BITS[y]
     if READS_Z[number]:
-        live |= 1 << z
+        live |= BITS[z]
     return live
 
 
-def at_end(block: Block, live_in: list[int]) -> int:
-    """What is live before the end of `block`, by what is live at the starts of all blocks."""
-    number, x, y, target, following, _ = block.end
-    if number == JUMP:
-        return live_in[target]
-    if number in (CALL, CALL_INDIRECT):
-        return ALL & ~(1 << x) | (1 << y if number == CALL_INDIRECT else 0)
-    if number == JUMP_INDIRECT:
-        return ALL
-    if number == TRAP:
-        return 0
-    live = live_in[target] | live_in[following] | 1 << x
-    return live | 1 << y if FIRST_BRANCH <= number <= LAST_BRANCH else live
+class Liveness:
+    """What is live at the start of every block; `blocks` are by number, None where one is gone."""
 
+    def __init__(self, blocks: list[Block | None]) -> None:
+        self._blocks = blocks
+        #: The last entry is for wherever a return goes.
+        self._return = len(blocks)
+        self._used, self._kept = [0] * len(blocks), [0] * len(blocks)
+        self._summarize()
+        self.starts = [*self._used, _RESULTS | _SP]
+        self._solve()
 
-def live_at_starts(blocks: list[Block | None]) -> list[int]:
-    """What is live at the start of each block (0 for those that are gone)."""
-    used, kept = _summaries(blocks)
-    live_in = list(used)
-    predecessors: list[list[int]] = [[] for _ in blocks]
-    for block in blocks:
-        if block is not None:
-            for successor in block.end[3:5]:
-                if successor != NOWHERE:
-                    predecessors[successor].append(block.number)
-    pending = [block.number for block in blocks if block is not None]
-    waiting = bytearray(b"\1" * len(blocks))
-    while pending:
-        number = pending.pop()
-        waiting[number] = 0
-        block = blocks[number]
-        assert block is not None
-        live = used[number] | (at_end(block, live_in) & kept[number])
-        if live != live_in[number]:
-            live_in[number] = live
-            for predecessor in predecessors[number]:
+    def at_end(self, block: Block) -> int:
+        """What is live before the end of `block`."""
+        number, x, y, target, following, _ = block.end
+        starts = self.starts
+        if number == JUMP:
+            return starts[target]
+        if number == CALL:
+            known = (starts[target] | starts[following]) >> KNOWN_SHIFT << KNOWN_SHIFT
+            return (_ALL | known) & ~BITS[x]
+        if number == CALL_INDIRECT:
+            return ALL & ~BITS[x] | BITS[y]
+        if number == JUMP_INDIRECT:
+            return _ALL | (starts[self._return] >> KNOWN_SHIFT << KNOWN_SHIFT) | BITS[x] if x == RA else ALL
+        if number == TRAP:
+            return 0
+        live = starts[target] | starts[following] | BITS[x]
+        return live | BITS[y] if FIRST_BRANCH <= number <= LAST_BRANCH else live
+
+    def _summarize(self) -> None:
+        """Of each block what it reads before writing it, and what it does not write."""
+        for block in self._blocks:
+            if block is None:
+                continue
+            reads, writes = 0, 0
+            for number, x, y, z, _ in block.body:
+                if number == ECALLI or number == MEMSET:
+                    reads |= _effect_reads(number, y) & ~writes
+                    continue
+                read = 0
+                if READS_X[number]:
+                    read = BITS[x]
+                if READS_Y[number]:
+                    read |= BITS[y]
+                if READS_Z[number]:
+                    read |= BITS[z]
+                reads |= read & ~writes
+                if WRITES_X[number]:
+                    writes |= BITS[x]
+            self._used[block.number] = reads
+            self._kept[block.number] = ~writes
+
+    def _solve(self) -> None:
+        blocks, starts, used, kept = self._blocks, self.starts, self._used, self._kept
+        predecessors: list[list[int]] = [[] for _ in starts]
+        returned_to = bytearray(len(blocks))
+        for block in blocks:
+            if block is None:
+                continue
+            number, x, _, target, following, _ = block.end
+            if target != NOWHERE:
+                predecessors[target].append(block.number)
+            if following != NOWHERE:
+                predecessors[following].append(block.number)
+            if number in (CALL, CALL_INDIRECT):
+                returned_to[following] = 1
+            elif number == JUMP_INDIRECT and x == RA:
+                predecessors[self._return].append(block.number)
+        pending = [block.number for block in blocks if block is not None]
+        waiting = bytearray(b"\1" * len(blocks))
+        while pending:
+            number = pending.pop()
+            waiting[number] = 0
+            block = blocks[number]
+            assert block is not None
+            live = used[number] | (self.at_end(block) & kept[number])
+            if live == starts[number]:
+                continue
+            starts[number] = live
+            changed = predecessors[number]
+            if returned_to[number] and live & ~starts[self._return]:
+                starts[self._return] |= live
+                changed = changed + predecessors[self._return]
+            for predecessor in changed:
                 if not waiting[predecessor]:
                     waiting[predecessor] = 1
                     pending.append(predecessor)
-    return live_in
-
-
-def _summaries(blocks: list[Block | None]) -> tuple[list[int], list[int]]:
-    """Of each block what it reads before writing it, and what it does not write."""
-    used, kept = [0] * len(blocks), [0] * len(blocks)
-    for block in blocks:
-        if block is None:
-            continue
-        reads, writes = 0, 0
-        for number, x, y, z, _ in block.body:
-            if number in (ECALLI, MEMSET):
-                reads |= ALL & ~writes
-                continue
-            read = 0
-            if READS_X[number]:
-                read = 1 << x
-            if READS_Y[number]:
-                read |= 1 << y
-            if READS_Z[number]:
-                read |= 1 << z
-            reads |= read & ~writes
-            if WRITES_X[number]:
-                writes |= 1 << x
-        used[block.number] = reads
-        kept[block.number] = ~writes
-    return used, kept

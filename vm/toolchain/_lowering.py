@@ -503,7 +503,8 @@ class Lowering:
     # --- PolkaVM's own ------------------------------------------------------------------------------------------------
 
     def _lower_host_call(self, item: Item, decoded: Decoded) -> None:
-        self._emit(ECALLI, self._import_numbers[self._flow.host_calls[self._address]])
+        metadata = self._flow.host_calls[self._address]
+        self._emit(ECALLI, self._import_numbers[metadata], metadata.inputs)
 
     def _lower_heap_base(self, item: Item, decoded: Decoded) -> None:
         rd = self._register(decoded.rd)

@@ -18,7 +18,7 @@ from vm.toolchain._ir import (
     Instruction,
     op,
 )
-from vm.toolchain._liveness import ALL, at_end, before, live_at_starts
+from vm.toolchain._liveness import Liveness, before
 
 _SP = 1
 
@@ -48,11 +48,11 @@ def assign_scratch_registers(blocks: list[Block | None], spill_address: int, is6
     touched = [block for block in blocks if block is not None and any(map(_uses_scratch, block.body))]
     if not touched:
         return
-    live_in = live_at_starts(blocks)
+    liveness = Liveness(blocks)
     load, store = (op("load_u64"), op("store_u64")) if is64 else (op("load_i32"), op("store_u32"))
     word = 8 if is64 else 4
     for block in touched:
-        live = at_end(block, live_in)
+        live = liveness.at_end(block)
         body: list[Instruction] = []  # backwards
         index = len(block.body)
         while index:
@@ -64,7 +64,6 @@ def assign_scratch_registers(blocks: list[Block | None], spill_address: int, is6
             live_after, index = live, start
             for instruction in reversed(group):
                 live = before(instruction, live)
-            live &= ALL
             used = _registers(group)
             if not used & _SCRATCH_MASK:
                 body.extend(reversed(group))
