@@ -65,14 +65,14 @@ _STORE_BITS: Final = {
     for bits in (int(indirect.rpartition("u")[2]),)
     for number in (op(indirect), op(absolute))
 }
-_STORE_IMM_INDIRECT: Final = {indirect: absolute for indirect, absolute in STORE_IMM.values()}
+_STORE_IMM_INDIRECT: Final = dict(STORE_IMM.values())
 #: The store of an immediate at an absolute address, by the one of a register there.
 _STORE_IMM_ABSOLUTE: Final = {ABSOLUTE_FORM[number]: absolute for number, (_, absolute) in STORE_IMM.items()}
 _CMOV: Final = {
     op("cmov_if_zero"): (op("cmov_if_zero_imm"), False),
     op("cmov_if_not_zero"): (op("cmov_if_not_zero_imm"), True),
 }
-_CMOV_IMM: Final = {imm: not_zero for imm, not_zero in _CMOV.values()}
+_CMOV_IMM: Final = dict(_CMOV.values())
 _COMMUTATIVE_MUL: Final = {op("mul_imm_32"): op("shift_logical_left_imm_32")} | {
     op("mul_imm_64"): op("shift_logical_left_imm_64")
 }
@@ -127,8 +127,8 @@ class Folder:
 
     def _value(self, instruction: Instruction, known: Values) -> Value:
         """What an instruction that writes x writes to it."""
-        number, x, y, z, _ = instruction
-        if number == LOAD_IMM or number == LOAD_IMM64:
+        number, _, y, z, _ = instruction
+        if number in (LOAD_IMM, LOAD_IMM64):
             return y
         if number == CODE_ADDRESS:
             return CodeAddress(y)
@@ -152,7 +152,7 @@ class Folder:
             number = instruction[0]
             if WRITES_X[number]:
                 known[instruction[1]] = self._value(instruction, known)
-            elif number == ECALLI or number == MEMSET:
+            elif number in (ECALLI, MEMSET):
                 for register in _HOST_CHANGES if number == ECALLI else _MEMSET_CHANGES:
                     known[register] = None
 
@@ -282,7 +282,7 @@ class Folder:
 
     def _instruction(self, instruction: Instruction) -> Instruction | None:
         number, x, y, z, position = instruction
-        if number == LOAD_IMM or number == LOAD_IMM64:
+        if number in (LOAD_IMM, LOAD_IMM64):
             return None if self._known[x] == y else instruction
         if number in STORE_IMM:
             return self._store(number, x, y, z, position)

@@ -107,7 +107,7 @@ class Liveness:
                 continue
             reads, writes = 0, 0
             for number, x, y, z, _ in block.body:
-                if number == ECALLI or number == MEMSET:
+                if number in (ECALLI, MEMSET):
                     reads |= _effect_reads(number, y) & ~writes
                     continue
                 read = 0

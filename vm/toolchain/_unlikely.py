@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Hints for the gas model: `unlikely` at the start of what a branch leads to only to trap (blob specification, 10.2)."""
+"""Hints for the gas model: `unlikely` where a branch leads to nothing but a trap (blob specification, 10.2)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _doomed(blocks: list[Block | None]) -> bytearray:
             block = blocks[predecessor]
             assert block is not None
             end, _, _, target, following, _ = block.end
-            ways = (following,) if end in (CALL, CALL_INDIRECT) else (target, following)
-            if all(way == NOWHERE or doomed[way] for way in ways):
+            others = (following,) if end in (CALL, CALL_INDIRECT) else (target, following)
+            if all(way == NOWHERE or doomed[way] for way in others):
                 pending.append(predecessor)
     return doomed
