@@ -10,6 +10,7 @@ from vm._printable import shorten
 from vm.isa import InstructionSet
 from vm.program import ProgramBlob
 from vm.toolchain._data import Data
+from vm.toolchain._debug_lines import DebugSections, Sources, write_debug_sections
 from vm.toolchain._emission import emit
 from vm.toolchain._errors import LinkError
 from vm.toolchain._ir import Block
@@ -34,6 +35,8 @@ def link_image(
     dispatch_table: Sequence[bytes],
 ) -> ProgramBlob:
     image = Image(elf)
+    sources = Sources(image)
+    image.find_source = sources.line_at
     isa = _choose_isa(image, isa)
     relocations = Relocations(image)
     metadata = MetadataReader(image, relocations)
@@ -56,6 +59,7 @@ def link_image(
     by_symbol = {export.symbol: lowering.numbers[export.address] for export in exports}
     code = emit(kept, isa, table, [_dispatched(by_symbol, symbol) for symbol in dispatch_table])
     data = Data(image, relocations, layout, lambda address: table.address(lowering.numbers[address]))
+    debug = DebugSections() if strip else write_debug_sections(sources, code.positions, code.addresses)
     try:
         return ProgramBlob.build(
             isa=isa,
@@ -69,6 +73,9 @@ def link_image(
             imports=imports,
             exports=sorted((code.offsets[number], symbol) for symbol, number in by_symbol.items()),
             jump_table=code.jump_table,
+            debug_strings=debug.strings,
+            debug_line_programs=debug.line_programs,
+            debug_line_program_ranges=debug.ranges,
         )
     except ProgramParseError as error:
         raise LinkError(error.what) from error
