@@ -87,7 +87,7 @@ class MetadataReader:
         return largest
 
     def _pointer(self, section: Section, offset: int, what: str) -> Target:
-        target = self._relocations.pointer(section, offset)
+        target = self._relocations.pointer(section, offset) or self._plain_pointer(section, offset)
         if target is None:
             raise self._image.error(
                 f"there is no relocation for the pointer to {what}",
@@ -96,6 +96,18 @@ class MetadataReader:
                 hint="link with --emit-relocs",
             )
         return target
+
+    def _plain_pointer(self, section: Section, offset: int) -> Target | None:
+        """What the bytes themselves point to, in a linked file.
+
+        ld.lld up to version 19 loses the relocations of sections that are not allocated when it relaxes code.
+        """
+        image = self._image
+        if image.relocatable:
+            return None
+        address = int.from_bytes(section.data[offset : offset + image.word_size], "little")
+        pointed = image.loaded_section_at(address)
+        return None if pointed is None else Target(pointed.index, address)
 
     def read(self, target: Target) -> Metadata:
         """The metadata at `target`."""

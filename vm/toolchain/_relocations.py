@@ -144,8 +144,12 @@ class Relocations:
         self.code: dict[int, CodeRelocation] = {}
         self._tables: dict[int, list[Section]] = {}
         self._data: dict[int, list[DataRelocation]] = {}
+        dynamic = []
         for table in image.sections:
-            if table.type not in (_SHT_RELA, _SHT_REL) or table.flags & _SHF_ALLOC:
+            if table.type not in (_SHT_RELA, _SHT_REL):
+                continue
+            if table.flags & _SHF_ALLOC:
+                dynamic.append(table)
                 continue
             if not 0 < table.info < len(image.sections) or image.sections[table.info].kind is Kind.OTHER:
                 continue
@@ -154,22 +158,49 @@ class Relocations:
             self._tables.setdefault(table.info, []).append(table)
         for section in image.code_sections:
             self._read_code(section)
+        #: Of each section, what the dynamic linker would do: offsets and targets.
+        self._dynamic: dict[int, list[tuple[int, Target]]] = {}
+        for table in dynamic:
+            self._read_dynamic(table)
 
     def _entries(self, section: Section) -> Iterator[tuple[int, int, int, int]]:
         """Offset in the section, type, symbol and addend of its relocations."""
-        image = self._image
-        layout = struct.Struct("<QIIq" if image.is64 else "<IIi")
-        base = 0 if image.relocatable else section.address
+        base = 0 if self._image.relocatable else section.address
         for table in self._tables.get(section.index, ()):
-            if table.entry_size != layout.size or table.link != image.symbol_table:
-                raise image.error("a relocation table of an unknown kind", section=table)
-            whole = len(table.data) // layout.size * layout.size
-            if image.is64:
-                for place, number, symbol, addend in layout.iter_unpack(table.data[:whole]):
-                    yield place - base, number, symbol, addend
-            else:
-                for place, info, addend in layout.iter_unpack(table.data[:whole]):
-                    yield place - base, info & 0xFF, info >> 8, addend
+            if table.link != self._image.symbol_table:
+                raise self._image.error("relocations by symbols of another table", section=table)
+            for place, number, symbol, addend in self._unpack(table):
+                yield place - base, number, symbol, addend
+
+    def _unpack(self, table: Section) -> Iterator[tuple[int, int, int, int]]:
+        """Place, type, symbol and addend of the relocations in a table."""
+        layout = struct.Struct("<QIIq" if self._image.is64 else "<IIi")
+        if table.entry_size != layout.size:
+            raise self._image.error("relocations of an unknown size", section=table)
+        whole = table.data[: len(table.data) // layout.size * layout.size]
+        if self._image.is64:
+            yield from layout.iter_unpack(whole)
+        else:
+            for place, info, addend in layout.iter_unpack(whole):
+                yield place, info & 0xFF, info >> 8, addend
+
+    def _read_dynamic(self, table: Section) -> None:
+        """Take in what is left for the dynamic linker of a position-independent executable.
+
+        ``--emit-relocs`` should keep these relocations too, but ld.lld 19 does not when it relaxes code.
+        """
+        image = self._image
+        if image.relocatable or table.type != _SHT_RELA:
+            return
+        for place, number, _, addend in self._unpack(table):
+            holder, pointed = image.loaded_section_at(place), image.loaded_section_at(addend)
+            if number == Type.RELATIVE and holder is not None and pointed is not None:
+                target = Target(pointed.index, addend)
+                if holder.kind is Kind.CODE:
+                    word = Type.ABS64 if image.is64 else Type.ABS32
+                    self.code.setdefault(place, CodeRelocation(word, target))
+                else:
+                    self._dynamic.setdefault(holder.index, []).append((place - holder.address, target))
 
     def _target(self, section: Section, offset: int, symbol: int, addend: int) -> Target:
         target = self._image.resolve(symbol, addend)
@@ -257,6 +288,10 @@ class Relocations:
                     f"{type_name(number)} at offset {offset:#x} is outside of the section", section=section
                 )
             whole[offset] = found
+        word = image.word_size
+        for offset, target in self._dynamic.get(section.index, ()):
+            if offset not in whole and offset <= len(section.data) - word:
+                whole[offset] = DataRelocation(offset, 8 * word, target)
         return [whole[offset] for offset in sorted(whole)]
 
     def pointer(self, section: Section, offset: int) -> Target | None:

@@ -132,6 +132,7 @@ class Image:
         self._read_symbol_table()
         #: Set by whoever reads the debug information.
         self.find_source: _Lines = lambda address: None
+        self._loaded: tuple[list[int], list[Section]] | None = None
         self._functions: tuple[list[int], list[tuple[int, int]]] | None = None
 
     # --- Sections -----------------------------------------------------------------------------------------------------
@@ -183,6 +184,17 @@ class Image:
             return None
         section = self.code_sections[index]
         return section if address - section.address < section.size else None
+
+    def loaded_section_at(self, address: int) -> Section | None:
+        """The allocated section, of any kind, that `address` is in."""
+        if self._loaded is None:
+            loaded = sorted((s for s in self.sections if s.flags & _SHF_ALLOC), key=lambda s: s.address)
+            self._loaded = [s.address for s in loaded], loaded
+        starts, sections = self._loaded
+        index = bisect.bisect_right(starts, address) - 1
+        if index < 0 or address - starts[index] >= sections[index].size:
+            return None
+        return sections[index]
 
     def sections_named(self, name: str) -> Iterator[Section]:
         return (section for section in self.sections if section.has_name(name))
