@@ -5,7 +5,6 @@ section 9; `vm.debug_info` reads them)."""
 from __future__ import annotations
 
 import zlib
-from array import array
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, TypeAlias
 
@@ -13,6 +12,8 @@ from vm._varint import encode_varint
 from vm.debug_info import MAX_FRAMES
 from vm.toolchain._dwarf import MOST_NESTED, SECTIONS, Dwarf, Location, Scope
 from vm.toolchain._dwarf_forms import DwarfError
+from vm.toolchain._emission import Code
+from vm.toolchain._ir import Positions
 from vm.toolchain._sections import Image
 
 _SHF_COMPRESSED: Final = 0x800
@@ -208,21 +209,29 @@ class _Writer:
             self.ranges += value.to_bytes(4, "little")
 
 
-def write_debug_sections(sources: Sources, positions: list[int], addresses: array[int]) -> DebugSections:
-    """The debug sections of code whose instructions are at `positions`, and come from `addresses` of the ELF file.
+def _outer(stacks: list[Frames]) -> Frames:
+    """All the frames in one stack, of which the outermost ones are kept."""
+    return tuple(frame for frames in stacks for frame in frames)[:MAX_FRAMES]
 
-    `positions` has one entry more, the end of the code.
-    """
-    frames_of = sources.frames(addresses)
+
+def write_debug_sections(sources: Sources, positions: Positions, code: Code) -> DebugSections:
+    """The debug sections of `code`."""
+    stacks = {position: positions.addresses(position) for position in set(code.positions)}
+    known = sources.frames(address for stack in stacks.values() for address in stack)
+    frames_of = {
+        position: known[stack[0]] if len(stack) == 1 else _outer([known[address] for address in stack])
+        for position, stack in stacks.items()
+    }
+    starts = code.instructions
     writer = _Writer()
     function: tuple[str, str] | None = None
     current: Frames = ()
     begin = 0
-    for index, address in enumerate(addresses):
-        frames = frames_of[address]
-        if frames == current:
+    for index, position in enumerate(code.positions):
+        frames = frames_of[position]
+        if frames is current or frames == current:
             continue
-        pc = positions[index]
+        pc = starts[index]
         if current and pc > begin:
             writer.region(pc - begin, current)
         name = frames[0][:2] if frames else None
@@ -234,8 +243,8 @@ def write_debug_sections(sources: Sources, positions: list[int], addresses: arra
             function = name
         current, begin = frames, pc
     if current:
-        writer.region(positions[-1] - begin, current)
-        writer.end(positions[-1])
+        writer.region(starts[-1] - begin, current)
+        writer.end(starts[-1])
     if not writer.ranges:
         return DebugSections()
     return DebugSections(bytes(writer.strings), bytes(writer.programs), bytes(writer.ranges))

@@ -53,9 +53,10 @@ class Code(NamedTuple):
     jump_table: list[int]
     #: Code offset of each block.
     offsets: dict[int, int]
-    #: Code offset of each instruction, and last the length of the code; and the address in the ELF file it comes from.
-    positions: list[int]
-    addresses: array[int]
+    #: Code offset of each instruction, and last the length of the code.
+    instructions: list[int]
+    #: The `position` of each instruction of the IR.
+    positions: array[int]
 
 
 class _Emitter:
@@ -65,18 +66,10 @@ class _Emitter:
         self._table = table
         self._encoded: dict[tuple[int, int, int, int], bytes] = {}
         self.heads: list[bytes] = []
-        self.addresses = array("Q")
+        self.positions = array("Q")
         #: Jumps by number of the instruction, with the block they go to.
         self.jumps: list[tuple[int, int]] = []
         self.first: dict[int, int] = {}
-
-    def _unsupported(self, number: int) -> LinkError:
-        opcode = OPERATIONS[number]
-        assert opcode is not None
-        return LinkError(
-            f"the instruction set {self._isa.label} has no {opcode.name}",
-            hint="choose another instruction set, such as latest64, or do not use what needs it",
-        )
 
     def _encode(self, number: int, x: int, y: int, z: int) -> bytes:
         """An instruction, without its jump distance."""
@@ -85,8 +78,6 @@ class _Emitter:
         if head is None:
             opcode = OPERATIONS[number]
             assert opcode is not None
-            if opcode.numbers[self._isa] is None:
-                raise self._unsupported(number)
             form = opcode.format
             count = _OPERANDS.get(form)
             if form is Format.REG_IMM64:
@@ -102,13 +93,13 @@ class _Emitter:
             head = self._encoded[key] = encode_instruction(self._isa, opcode, operands)
         return head
 
-    def _put(self, address: int, number: int, x: int = 0, y: int = 0, z: int = 0) -> None:
+    def _put(self, position: int, number: int, x: int = 0, y: int = 0, z: int = 0) -> None:
         self.heads.append(self._encode(number, x, y, z))
-        self.addresses.append(address)
+        self.positions.append(position)
 
-    def _jump(self, address: int, target: int, number: int, x: int = 0, y: int = 0) -> None:
+    def _jump(self, position: int, target: int, number: int, x: int = 0, y: int = 0) -> None:
         self.jumps.append((len(self.heads), target))
-        self._put(address, number, x, y)
+        self._put(position, number, x, y)
 
     def dispatch(self, target: int) -> None:
         self._jump(self._blocks[0].address, target, JUMP)
@@ -117,14 +108,14 @@ class _Emitter:
         blocks = self._blocks
         entered = self._entered()
         table = self._table
-        heads, addresses, encode = self.heads, self.addresses, self._encode
+        heads, positions, encode = self.heads, self.positions, self._encode
         for block, after in zip(blocks, [*(b.number for b in blocks[1:]), NOWHERE], strict=True):
             self.first[block.number] = len(heads)
             for number, x, y, z, position in block.body:
                 if number == CODE_ADDRESS:
                     number, y = LOAD_IMM, table.address(y)
                 heads.append(encode(number, x, y, z))
-                addresses.append(position)
+                positions.append(position)
             self._end(block, after, after in entered)
 
     def _entered(self) -> set[int]:
@@ -134,41 +125,52 @@ class _Emitter:
             number, _, _, target, following, _ = block.end
             if number != JUMP:
                 found.update((target, following))
-        counts: dict[int, int] = {}
         for block, after in zip(self._blocks, [*(b.number for b in self._blocks[1:]), NOWHERE], strict=True):
             if block.exported:
                 found.add(block.number)
             if block.end[0] == JUMP and block.end[3] != after:
-                counts[block.end[3]] = 1
-        return found | set(counts)
+                found.add(block.end[3])
+        return found
 
     def _end(self, block: Block, after: int, after_entered: bool) -> None:
-        number, x, y, target, following, address = block.end
+        number, x, y, target, following, position = block.end
         if number == JUMP:
             if target != after:
-                self._jump(address, target, JUMP)
+                self._jump(position, target, JUMP)
             elif after_entered:  # what is jumped to must follow the end of a block
-                self._put(address, FALLTHROUGH)
+                self._put(position, FALLTHROUGH)
         elif is_branch(number):
             if target == after:
                 number, target, following = INVERTED[number], following, target
-            self._jump(address, target, number, x, y)
+            self._jump(position, target, number, x, y)
             if following != after:
-                self._jump(address, following, JUMP)
+                self._jump(position, following, JUMP)
         elif number == CALL:
-            self._jump(address, target, CALL, x, self._table.address(following))
+            self._jump(position, target, CALL, x, self._table.address(following))
         elif number == CALL_INDIRECT:
-            self._put(address, CALL_INDIRECT, x, y, self._table.address(following))
+            self._put(position, CALL_INDIRECT, x, y, self._table.address(following))
         elif number == JUMP_INDIRECT:
-            self._put(address, JUMP_INDIRECT, x, 0)
+            self._put(position, JUMP_INDIRECT, x, 0)
         else:
-            self._put(address, TRAP)
+            self._put(position, TRAP)
+
+
+def find_unsupported(blocks: Iterable[Block], isa: InstructionSet) -> tuple[str, int] | None:
+    """Name and position of the first operation that `isa` does not have."""
+    missing = {n for n, opcode in enumerate(OPERATIONS) if opcode is not None and opcode.numbers[isa] is None}
+    for block in blocks:
+        for instruction in block.body:
+            if instruction[0] in missing:
+                opcode = OPERATIONS[instruction[0]]
+                assert opcode is not None
+                return opcode.name, instruction[4]
+    return None
 
 
 def emit(blocks: Iterable[Block], isa: InstructionSet, table: JumpTable, dispatched: Sequence[int]) -> Code:
     """The code of `blocks`, in this order, behind jumps to the `dispatched` ones, of `DISPATCH_ENTRY_SIZE` bytes each.
 
-    Raises `LinkError` for what `isa` does not have.
+    They use nothing that `isa` does not have, see `find_unsupported`.
     """
     emitter = _Emitter(list(blocks), isa, table)
     for number in dispatched:
@@ -180,21 +182,21 @@ def emit(blocks: Iterable[Block], isa: InstructionSet, table: JumpTable, dispatc
     jumps = [
         Jump(source, first[target], DISPATCH_ENTRY_SIZE - 1 if source < wide else 0) for source, target in emitter.jumps
     ]
-    positions, widths = lay_out([len(head) for head in heads], jumps)
-    size = positions[-1]
+    starts, widths = lay_out([len(head) for head in heads], jumps)
+    size = starts[-1]
     if size > MAX_CODE_SIZE:
         raise LinkError(f"the code has {size} bytes, more than the limit of {MAX_CODE_SIZE}")
     for (source, target, _), width in zip(jumps, widths, strict=True):
-        heads[source] += (positions[target] - positions[source]).to_bytes(width, "little", signed=True)
+        heads[source] += (starts[target] - starts[source]).to_bytes(width, "little", signed=True)
     bits = bytearray((size + 7) // 8)
-    for position in positions[:-1]:
-        bits[position >> 3] |= 1 << (position & 7)
-    offsets = {number: positions[index] for number, index in first.items()}
+    for start in starts[:-1]:
+        bits[start >> 3] |= 1 << (start & 7)
+    offsets = {number: starts[index] for number, index in first.items()}
     return Code(
         code=b"".join(heads),
         bitmask=bytes(bits),
         jump_table=[offsets[number] for number in table.slots],
         offsets=offsets,
-        positions=positions,
-        addresses=emitter.addresses,
+        instructions=starts,
+        positions=emitter.positions,
     )

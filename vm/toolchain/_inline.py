@@ -17,6 +17,7 @@ from vm.toolchain._ir import (
     READS_Z,
     WRITES_X,
     Block,
+    Positions,
 )
 
 #: Most instructions of a function that is copied. A call and a return cost about as much.
@@ -35,7 +36,7 @@ def _keeps_register(block: Block, register: int) -> bool:
     return True
 
 
-def inline_tiny_functions(blocks: list[Block | None]) -> None:
+def inline_tiny_functions(blocks: list[Block | None], positions: Positions) -> None:
     """Copy functions of one block without calls to their callers.
 
     The register of the return address still gets it, for whoever might look at it; mostly nobody does, which makes it
@@ -53,5 +54,6 @@ def inline_tiny_functions(blocks: list[Block | None]) -> None:
             and len(function.body) <= _LONGEST
             and _keeps_register(function, link)
         ):
-            block.body = [*block.body, (CODE_ADDRESS, link, following, 0, position), *function.body]
+            body = [(number, x, y, z, positions.inlined(place, position)) for number, x, y, z, place in function.body]
+            block.body = [*block.body, (CODE_ADDRESS, link, following, 0, position), *body]
             block.end = (JUMP, 0, 0, following, NOWHERE, position)

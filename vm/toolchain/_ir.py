@@ -3,7 +3,8 @@
 
 An instruction is a plain tuple ``(op, x, y, z, position)``, because there are hundreds of thousands: `op` is the
 operation's number in latest64, which has them all, or one of the pseudo operations below; x, y and z are its operands
-in the order of its format, unused ones 0; `position` is the address in the ELF file that it comes from. Immediates
+in the order of its format, unused ones 0; `position` is the address in the ELF file that it comes from
+(or one of `Positions`). Immediates
 are signed 32-bit numbers, but `LOAD_IMM64` takes any signed 64-bit one. y of `ECALLI` is the number of its arguments.
 
 A block's end is a tuple ``(op, x, y, target, following, position)``; target and following are block numbers:
@@ -50,6 +51,32 @@ CODE_ADDRESS: Final = 256
 SCRATCH: Final = (13, 14)
 REGISTER_COUNT: Final = 13
 RA: Final = 0
+
+
+class Positions:
+    """Positions of instructions that were copied to where their function was called: two positions in one."""
+
+    _FIRST: Final = 1 << 63
+
+    def __init__(self) -> None:
+        self._pairs: list[tuple[int, int]] = []
+        self._numbers: dict[tuple[int, int], int] = {}
+
+    def inlined(self, position: int, call: int) -> int:
+        """The position of an instruction from `position`, in a function that was called at `call`."""
+        pair = (position, call)
+        number = self._numbers.get(pair)
+        if number is None:
+            number = self._numbers[pair] = len(self._pairs)
+            self._pairs.append(pair)
+        return self._FIRST + number
+
+    def addresses(self, position: int) -> tuple[int, ...]:
+        """The addresses in the ELF file that a position stands for: those of calls first, outermost first."""
+        if position < self._FIRST:
+            return (position,)
+        inner, call = self._pairs[position - self._FIRST]
+        return (*self.addresses(call), *self.addresses(inner))
 
 
 class Block:

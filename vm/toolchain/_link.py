@@ -11,9 +11,9 @@ from vm.isa import InstructionSet
 from vm.program import ProgramBlob
 from vm.toolchain._data import Data
 from vm.toolchain._debug_lines import DebugSections, Sources, write_debug_sections
-from vm.toolchain._emission import emit
+from vm.toolchain._emission import emit, find_unsupported
 from vm.toolchain._errors import LinkError
-from vm.toolchain._ir import Block
+from vm.toolchain._ir import Block, Positions
 from vm.toolchain._jump_table import JumpTable
 from vm.toolchain._layout import Layout
 from vm.toolchain._lowering import Lowering, needs_scratch
@@ -51,15 +51,24 @@ def link_image(
     lowering = Lowering(image, reachable, layout, import_numbers)
     blocks: list[Block | None] = [*lowering.run()]
     assign_scratch_registers(blocks, layout.spill_address, image.is64)
+    positions = Positions()
     if optimize:
-        optimize_blocks(blocks, isa)
+        optimize_blocks(blocks, isa, positions)
     kept = [block for block in blocks if block is not None]
 
+    unsupported = find_unsupported(kept, isa)
+    if unsupported is not None:
+        name, position = unsupported
+        raise image.error(
+            f"the instruction set {isa.label} has no {name}",
+            address=positions.addresses(position)[-1],
+            hint="choose another one, such as latest64",
+        )
     table = JumpTable(kept)
     by_symbol = {export.symbol: lowering.numbers[export.address] for export in exports}
     code = emit(kept, isa, table, [_dispatched(by_symbol, symbol) for symbol in dispatch_table])
     data = Data(image, relocations, layout, lambda address: table.address(lowering.numbers[address]))
-    debug = DebugSections() if strip else write_debug_sections(sources, code.positions, code.addresses)
+    debug = DebugSections() if strip else write_debug_sections(sources, positions, code)
     try:
         return ProgramBlob.build(
             isa=isa,

@@ -7,7 +7,7 @@ from vm.isa import InstructionSet
 from vm.toolchain._dead_code import remove_dead_code
 from vm.toolchain._fold import Folder
 from vm.toolchain._inline import inline_tiny_functions
-from vm.toolchain._ir import OPERATIONS, UNLIKELY, Block
+from vm.toolchain._ir import OPERATIONS, UNLIKELY, Block, Positions
 from vm.toolchain._jumps import JumpSimplifier
 from vm.toolchain._unlikely import mark_unlikely
 
@@ -15,11 +15,11 @@ from vm.toolchain._unlikely import mark_unlikely
 _ROUNDS = 2
 
 
-def optimize_blocks(blocks: list[Block | None], isa: InstructionSet) -> None:
+def optimize_blocks(blocks: list[Block | None], isa: InstructionSet, positions: Positions) -> None:
     """Make the program shorter and faster; blocks that are gone become None."""
     for _ in range(_ROUNDS):
         JumpSimplifier(blocks).run()
-        inline_tiny_functions(blocks)
+        inline_tiny_functions(blocks, positions)
         JumpSimplifier(blocks).run()
         folder = Folder(isa.word_bits)
         for block, known in zip(blocks, folder.constants_at_starts(blocks), strict=True):
