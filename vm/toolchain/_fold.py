@@ -237,17 +237,17 @@ class Folder:
         if WRITES_X[number]:
             value = self._value(instruction, known)
             known[x] = value
-            for register in range(REGISTER_COUNT):
-                entry = made[register]
-                if entry is not None and entry[1] == x:
-                    made[register] = None
+            heir = self._forget(x)
             made[x] = None
-            if value is None and x != y:
-                if number == MOVE:
+            if value is None:
+                if number == self._add_imm:
+                    if x != y:
+                        made[x] = (_AFFINE, y, z)
+                    elif heir is not None and _fits(z - heir[1]):
+                        made[x] = (_AFFINE, heir[0], z - heir[1])
+                elif x != y and number == MOVE:
                     made[x] = (_AFFINE, y, 0)
-                elif number == self._add_imm:
-                    made[x] = (_AFFINE, y, z)
-                elif number == self._shift_left:
+                elif x != y and number == self._shift_left:
                     made[x] = (_SHIFTED, y, z)
             narrow = _NARROW[number]
             if number == MOVE:
@@ -260,10 +260,26 @@ class Folder:
                 known[register] = None
                 made[register] = None
                 self._narrow &= ~(1 << register)
-                for other in range(REGISTER_COUNT):
-                    entry = made[other]
-                    if entry is not None and entry[1] == register:
-                        made[other] = None
+                self._forget(register)
+
+    def _forget(self, register: int) -> tuple[int, int] | None:
+        """`register` changes: what was made of it is now said by one of those registers, the heir.
+
+        Returns the heir, and what is to be added to the old value of `register` to get it; None if there is none.
+        """
+        made = self._made
+        heir = None
+        for other in range(REGISTER_COUNT):
+            entry = made[other]
+            if entry is None or entry[1] != register:
+                continue
+            made[other] = None
+            if entry[0] == _AFFINE and other != register:
+                if heir is None:
+                    heir = (other, entry[2])
+                elif _fits(entry[2] - heir[1]):
+                    made[other] = (_AFFINE, heir[0], entry[2] - heir[1])
+        return heir
 
     def _constant(self, x: int, value: int, position: int) -> Instruction:
         return (LOAD_IMM if _fits(value) else LOAD_IMM64, x, value, 0, position)

@@ -82,7 +82,7 @@ class Positions:
 class Block:
     """A basic block. `address` is that of its first instruction in the ELF file."""
 
-    __slots__ = ("address", "body", "end", "exported", "number", "taken")
+    __slots__ = ("address", "body", "end", "exported", "number", "results", "taken")
 
     def __init__(self, number: int, address: int) -> None:
         self.number = number
@@ -92,6 +92,8 @@ class Block:
         #: Its code address is in a register or in memory, so that it has a slot in the jump table.
         self.taken = False
         self.exported = False
+        #: How many results the function returns to the host, if it is exported.
+        self.results = 0
 
 
 TRAP: Final = op("trap")

@@ -15,6 +15,7 @@ from typing import Final
 from vm.toolchain._ir import (
     CALL,
     CALL_INDIRECT,
+    CODE_ADDRESS,
     ECALLI,
     FIRST_BRANCH,
     JUMP,
@@ -41,9 +42,9 @@ _ALL: Final = (1 << REGISTER_COUNT) - 1
 ALL: Final = _ALL | _ALL << KNOWN_SHIFT
 #: The bits of each register.
 BITS: Final = tuple(1 << register | 1 << register + KNOWN_SHIFT for register in range(max(SCRATCH) + 1))
-_RESULTS: Final = BITS[7] | BITS[8]
-_SP: Final = BITS[1]
-_MEMSET_READS: Final = BITS[7] | BITS[8] | BITS[9]
+_KNOWN: Final = _ALL << KNOWN_SHIFT
+_A0, _A1, _SP = BITS[7], BITS[8], BITS[1]
+_MEMSET_READS: Final = _A0 | _A1 | BITS[9]
 #: By number of arguments: all in the first opinion, the argument registers in the second one.
 _HOST_CALL_READS: Final = tuple(
     _ALL | sum(BITS[register] for register in (7, 8, 9, 10, 11, 12, 2, 3, 4)[:count]) for count in range(10)
@@ -75,11 +76,13 @@ class Liveness:
 
     def __init__(self, blocks: list[Block | None]) -> None:
         self._blocks = blocks
-        #: The last entry is for wherever a return goes.
-        self._return = len(blocks)
+        # Two entries more: wherever a return goes, and wherever a jump to a code address goes.
+        self._return, self._anywhere = len(blocks), len(blocks) + 1
         self._used, self._kept = [0] * len(blocks), [0] * len(blocks)
         self._summarize()
-        self.starts = [*self._used, _RESULTS | _SP]
+        pair = any(block is not None and block.results > 1 for block in blocks)
+        to_host = _SP | _A0 | (_A1 if pair else 0)
+        self.starts = [*self._used, to_host, to_host]
         self._solve()
 
     def at_end(self, block: Block) -> int:
@@ -89,12 +92,11 @@ class Liveness:
         if number == JUMP:
             return starts[target]
         if number == CALL:
-            known = (starts[target] | starts[following]) >> KNOWN_SHIFT << KNOWN_SHIFT
-            return (_ALL | known) & ~BITS[x]
+            return (_ALL | (starts[target] | starts[following]) & _KNOWN) & ~BITS[x]
         if number == CALL_INDIRECT:
-            return ALL & ~BITS[x] | BITS[y]
+            return (_ALL | (starts[self._anywhere] | starts[following]) & _KNOWN) & ~BITS[x] | BITS[y]
         if number == JUMP_INDIRECT:
-            return _ALL | (starts[self._return] >> KNOWN_SHIFT << KNOWN_SHIFT) | BITS[x] if x == RA else ALL
+            return _ALL | starts[self._return if x == RA else self._anywhere] & _KNOWN | BITS[x]
         if number == TRAP:
             return 0
         live = starts[target] | starts[following] | BITS[x]
@@ -126,7 +128,7 @@ class Liveness:
     def _solve(self) -> None:
         blocks, starts, used, kept = self._blocks, self.starts, self._used, self._kept
         predecessors: list[list[int]] = [[] for _ in starts]
-        returned_to = bytearray(len(blocks))
+        returned_to, addressed = bytearray(len(blocks)), bytearray(len(blocks))
         for block in blocks:
             if block is None:
                 continue
@@ -136,9 +138,15 @@ class Liveness:
             if following != NOWHERE:
                 predecessors[following].append(block.number)
             if number in (CALL, CALL_INDIRECT):
-                returned_to[following] = 1
-            elif number == JUMP_INDIRECT and x == RA:
-                predecessors[self._return].append(block.number)
+                returned_to[following] = addressed[following] = 1
+            if number in (CALL_INDIRECT, JUMP_INDIRECT):
+                returns = number == JUMP_INDIRECT and x == RA
+                predecessors[self._return if returns else self._anywhere].append(block.number)
+            if block.taken:
+                addressed[block.number] = 1
+            for instruction in block.body:
+                if instruction[0] == CODE_ADDRESS:
+                    addressed[instruction[2]] = 1
         pending = [block.number for block in blocks if block is not None]
         waiting = bytearray(b"\1" * len(blocks))
         while pending:
@@ -154,6 +162,9 @@ class Liveness:
             if returned_to[number] and live & ~starts[self._return]:
                 starts[self._return] |= live
                 changed = changed + predecessors[self._return]
+            if addressed[number] and live & ~starts[self._anywhere]:
+                starts[self._anywhere] |= live
+                changed = changed + predecessors[self._anywhere]
             for predecessor in changed:
                 if not waiting[predecessor]:
                     waiting[predecessor] = 1

@@ -92,7 +92,9 @@ class Lowering:
         for address in reachable.taken:
             self.blocks[self.numbers[address]].taken = True
         for export in reachable.exports:
-            self.blocks[self.numbers[export.address]].exported = True
+            block = self.blocks[self.numbers[export.address]]
+            block.exported = True
+            block.results = max(block.results, export.outputs)
         self._lower = {
             Form.ALU: self._lower_alu,
             Form.ALU_IMM: self._lower_alu_imm,

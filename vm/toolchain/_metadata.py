@@ -32,6 +32,7 @@ class Metadata(NamedTuple):
 class ExportedFunction(NamedTuple):
     symbol: bytes
     address: int
+    outputs: int
 
 
 class MetadataReader:
@@ -72,7 +73,7 @@ class MetadataReader:
                     )
                 if len(found) == MAX_EXPORTS:
                     raise image.error(f"more than {MAX_EXPORTS} exports", section=section)
-                found[metadata.symbol] = ExportedFunction(metadata.symbol, target.address)
+                found[metadata.symbol] = ExportedFunction(metadata.symbol, target.address, metadata.outputs)
                 offset += 1 + 2 * word
         return list(found.values())
 
