@@ -68,7 +68,15 @@ class Dwarf:
             + _abbreviation(_FUNCTION, 0x2E, True, (0x03, string), (0x11, addr), (0x12, data8))
             + _abbreviation(_ABSTRACT, 0x2E, False, (0x03, string), (0x20, data1))
             + _abbreviation(
-                _INLINED, 0x1D, True, (0x31, ref4), (0x11, addr), (0x12, addr), (0x58, data1), (0x59, data1), (0x57, data1)
+                _INLINED,
+                0x1D,
+                True,
+                (0x31, ref4),
+                (0x11, addr),
+                (0x12, addr),
+                (0x58, data1),
+                (0x59, data1),
+                (0x57, data1),
             )
             + _abbreviation(_NAMESPACE, 0x39, True, (0x03, string))
             + b"\0"
@@ -124,4 +132,3 @@ class Dwarf:
         sizes = b"\x08\0" if self.version == 5 else b""
         unit = struct.pack("<H", self.version) + sizes + len(rest).to_bytes(4, "little") + rest + program
         return len(unit).to_bytes(4, "little") + unit
-

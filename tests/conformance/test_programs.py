@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from pathlib import Path
 
 import pytest
+from doom_host import FRAMES, play
 from guests import basic_32
 
 import vm
@@ -109,50 +109,13 @@ async def test_damaged_programs(engine: vm.Engine, program: bytes) -> None:
 
 # --- DOOM -------------------------------------------------------------------------------------------------------------
 
-WAD = Path("/usr/share/games/doom/freedoom1.wad")
-WAD_SHA256 = "84c3a912f2973892a8025d09d65f5053b1ee2304968a5a172526d683a185b885"
-FRAMES = {
-    0: "faf6aab69b8b20afb19eef9d4ceaf4030c8b43c10bfa24045440f6b4d0fe721f",
-    120: "faf6aab69b8b20afb19eef9d4ceaf4030c8b43c10bfa24045440f6b4d0fe721f",
-    350: "462c2021db56b5091fc824c6ad703dd59a3e94881f9c66cba091309595bdd63b",
-}
-
 
 @pytest.mark.parametrize(("config", "ticks"), [*((config, max(FRAMES)) for config in BACKENDS), (CROSSCHECK, 10)])
 async def test_doom(config: vm.Config, ticks: int, shared: Path) -> None:
     """Frames are those of the reference implementation (../shared/programs/README.md)."""
-    if not WAD.exists():
-        pytest.skip(f"no {WAD}: apt install freedoom")
-    wad = WAD.read_bytes()
-    if hashlib.sha256(wad).hexdigest() != WAD_SHA256:
-        pytest.skip(f"{WAD} is another version than the frames were made with")
-    frame = b""
-    linker = vm.Linker()
-
-    @linker.function("ext_output_video")
-    def output_video(caller: vm.Caller, address: vm.u32, width: vm.u32, height: vm.u32) -> None:
-        nonlocal frame
-        assert (width, height) == (640, 400)
-        frame = caller.memory.read(address, 4 * width * height)
-
-    @linker.function("ext_rom_read")
-    def rom_read(caller: vm.Caller, pointer: vm.u32, offset: vm.u32, length: vm.u32) -> None:
-        caller.memory.write(pointer, wad[offset : offset + length])
-
-    linker.define("ext_output_audio", lambda caller, address, samples: None)
-    linker.define("ext_rom_size", lambda caller: len(wad))
-    linker.define("ext_stdout", lambda caller, buffer, length: length)
-
     async with vm.Engine(config) as engine:
-        module = await engine.compile(shared / "programs/doom.polkavm", vm.ModuleConfig(page_size=0x4000))
-        async with await linker.instantiate(module) as doom:
-            await doom.call("ext_initialize")
-            found = {}
-            for tick in range(ticks + 1):
-                await doom.call("ext_tick")
-                if tick in FRAMES:
-                    found[tick] = hashlib.sha256(frame).hexdigest()
-            assert found == {tick: digest for tick, digest in FRAMES.items() if tick <= ticks}
+        found = await play(engine, shared / "programs/doom.polkavm", ticks)
+    assert found == {tick: digest for tick, digest in FRAMES.items() if tick <= ticks}
 
 
 # --- Quake ------------------------------------------------------------------------------------------------------------

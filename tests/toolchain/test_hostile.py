@@ -9,7 +9,26 @@ from pathlib import Path
 
 import pytest
 from dwarf_writer import Dwarf, Function
-from elf_writer import A0, A1, ALLOC, OBJECT, RA, RET, SP, WRITE, ZERO, Guest, add, addi, atomic, auipc, beq, jalr, ld, sd
+from elf_writer import (
+    A0,
+    A1,
+    ALLOC,
+    OBJECT,
+    RA,
+    RET,
+    SP,
+    WRITE,
+    ZERO,
+    Guest,
+    add,
+    addi,
+    atomic,
+    auipc,
+    beq,
+    jalr,
+    ld,
+    sd,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -307,7 +307,9 @@ def test_atomics(kind: int, expected: Callable[[int, int], int], width: int, opt
 
 @BOTH
 def test_load_reserved_and_store_conditional(optimize: bool) -> None:
-    guest = main(addi(SP, SP, -8), sd(A0, SP), atomic(2, A2, ZERO, SP), add(A2, A2, A1), atomic(3, A3, A2, SP), ld(A0, SP))
+    guest = main(
+        addi(SP, SP, -8), sd(A0, SP), atomic(2, A2, ZERO, SP), add(A2, A2, A1), atomic(3, A3, A2, SP), ld(A0, SP)
+    )
     guest.emit(add(A0, A0, A3), addi(SP, SP, 8), RET)
     assert run(guest, 30, 12, optimize=optimize) == 42
 

@@ -195,7 +195,10 @@ def in_data(*numbers: int, code: bool = False, second: str = "data") -> Guest:
     [
         (lambda: in_data(Type.JAL), "unsupported R_RISCV_JAL in data"),
         (lambda: in_data(Type.SUB32), "a negative address"),
-        (lambda: in_data(Type.ADD32, Type.SUB32, code=True, second="code"), "a distance between two places of the code"),
+        (
+            lambda: in_data(Type.ADD32, Type.SUB32, code=True, second="code"),
+            "a distance between two places of the code",
+        ),
         (lambda: in_data(Type.SET16), "an address in 16 bits"),
         (lambda: in_data(Type.ADD16, Type.SUB16, code=True), "a code address in 16 bits"),
         (lambda: in_data(Type.ADD32, Type.SUB64), "relocations of different widths"),

@@ -153,9 +153,7 @@ def test_pairs_of_shifts(left: int, right: Instruction, expected: Instruction | 
 def test_sums_go_into_addresses() -> None:
     body, _ = fold(make("add_imm_64", A1, A0, 100), make("load_indirect_u8", A2, A1, 5))
     assert body[1] == make("load_indirect_u8", A2, A0, 105)
-    body, _ = fold(
-        make("add_imm_64", A1, A0, 100), make("add_imm_64", A0, A0, 1), make("load_indirect_u8", A2, A1, 5)
-    )
+    body, _ = fold(make("add_imm_64", A1, A0, 100), make("add_imm_64", A0, A0, 1), make("load_indirect_u8", A2, A1, 5))
     assert body[2] == make("load_indirect_u8", A2, A1, 5)
     far = fold(make("add_imm_64", A1, A0, 2**31 - 1), make("load_indirect_u8", A2, A1, 5))
     assert far[0][1] == make("load_indirect_u8", A2, A1, 5)
@@ -335,14 +333,19 @@ def test_endless_loops_of_empty_blocks() -> None:
 
 
 def test_branches_both_of_whose_ways_are_one() -> None:
-    blocks = program(([], when("branch_eq_imm", A0, 0, 1, 2)), ([], to(3)), ([], to(3)), ([make(MOVE, A0, A1)] * 3, RET))
+    blocks = program(
+        ([], when("branch_eq_imm", A0, 0, 1, 2)), ([], to(3)), ([], to(3)), ([make(MOVE, A0, A1)] * 3, RET)
+    )
     JumpSimplifier(blocks).run()
     assert block_of(blocks).end == RET
 
 
 def test_short_ends_are_copied() -> None:
     blocks = program(
-        ([], when("branch_eq_imm", A0, 0, 1, 2)), ([make(MOVE, A0, A1)], to(3)), ([make(MOVE, A0, A2)] * 2, to(3)), ([], RET)
+        ([], when("branch_eq_imm", A0, 0, 1, 2)),
+        ([make(MOVE, A0, A1)], to(3)),
+        ([make(MOVE, A0, A2)] * 2, to(3)),
+        ([], RET),
     )
     JumpSimplifier(blocks).run()
     assert block_of(blocks, 1).end == block_of(blocks, 2).end == RET
