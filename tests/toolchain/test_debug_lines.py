@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import zlib
+from contextlib import suppress
 
 import pytest
 from dwarf_writer import Dwarf, Function
@@ -125,10 +126,8 @@ def test_cut_debug_information() -> None:
     assert Reader(sections, lambda address: True).scopes
     for name, data in sections.items():
         for length in range(len(data)):
-            try:
+            with suppress(DwarfError):
                 Reader({**sections, name: data[:length]}, lambda address: True)
-            except DwarfError as error:
-                assert str(error)
 
 
 @pytest.mark.parametrize("name", [".debug_info", ".debug_abbrev", ".debug_line"])
@@ -137,10 +136,8 @@ def test_much_ado_about_nothing(name: str) -> None:
     sections = Dwarf(5, [Function("main", 0, 4)], [(0, 10, 1), (4, 0, 0)]).sections()
     for filler in (b"\0", b"\x80", b"\xff", b"\1", b"\3"):
         noise = sections[name] + filler * 100_000
-        try:
+        with suppress(DwarfError):
             Reader({**sections, name: noise}, lambda address: True)
-        except DwarfError as error:
-            assert str(error)
 
 
 def test_many_attributes_without_bytes() -> None:

@@ -112,8 +112,7 @@ def test_anything(word: int) -> None:
     for decoder in (RV32, RV64):
         try:
             decoded = decoder.decode(word)
-        except UndecodableError as error:
-            assert str(error)
+        except UndecodableError:
             continue
         assert {decoded.rd, decoded.rs1} <= set(range(32))
         if decoded.form in (Form.ALU, Form.ALU_IMM, Form.UNARY, Form.LOAD, Form.STORE, Form.BRANCH):

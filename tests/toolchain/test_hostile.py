@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -67,11 +68,8 @@ def small() -> bytes:
 def try_to_link(elf: bytes) -> None:
     for optimize in (False, True):
         started = time.perf_counter()
-        try:
+        with suppress(LinkError):
             program = link(elf, optimize=optimize)
-        except LinkError as error:
-            assert str(error).isprintable()
-        else:
             assert ProgramBlob.parse(program.to_bytes()) == program
             DebugInfo(program).check()
         assert time.perf_counter() - started < PATIENCE
