@@ -49,6 +49,8 @@ class Item(NamedTuple):
 #: Follows the last instruction of a section, in case that is a call, which does not return then.
 _END_OF_CODE: Final = Item(Decoded(Form.TRAP, TRAP, 0, 0, 0, 0), 0)
 _ZERO, _GP = 0, 3
+#: Our own limit: each takes some 500 bytes of memory and 20 microseconds to link. DOOM has 190 000.
+_MOST_INSTRUCTIONS: Final = 1 << 21
 
 _PARTS: Final = {
     Type.HI20: Part.HIGH,
@@ -76,6 +78,8 @@ class Flow:
         self._decoder = Decoder(image.is64)
         #: Instructions by address.
         self.items: dict[int, Item] = {}
+        #: Those that have nothing to do with relocations, by their word.
+        self._plain: dict[int, Item] = {}
         #: Addresses at which a basic block starts.
         self.leaders: set[int] = set()
         #: What each host call calls, by the address of its instruction.
@@ -110,6 +114,8 @@ class Flow:
             if address in items:
                 self.leaders.add(address)
                 return
+            if len(items) >= _MOST_INSTRUCTIONS:
+                raise self._image.error(f"more than {_MOST_INSTRUCTIONS} instructions", address=address)
             offset = address - base
             if offset + 2 > size:
                 items[address] = _END_OF_CODE
@@ -136,7 +142,10 @@ class Flow:
                     self._end(item, address - item.size)
                     return
             else:
-                items[address] = Item(decoded, length)
+                plain = self._plain.get(word)
+                if plain is None:
+                    plain = self._plain[word] = Item(decoded, length)
+                items[address] = plain
                 address += length
                 if form is Form.TRAP:
                     return

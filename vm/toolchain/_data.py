@@ -11,6 +11,8 @@ from vm.toolchain._relocations import DataRelocation, Relocations
 from vm.toolchain._sections import ABSOLUTE, Image, Kind, Section, Target
 
 _LOW_6_BITS: Final = 0x3F
+#: Our own limit on zeros between two sections of data, which come from alignment or from read-only zeros.
+_LARGEST_GAP: Final = 1 << 20
 
 
 class Data:
@@ -35,6 +37,8 @@ class Data:
             for relocation in self._relocations.of_data(section):
                 self._apply(section, data, relocation)
             if any(data):
+                if offset > len(region) + _LARGEST_GAP:
+                    raise self._image.error(f"a gap of {offset - len(region)} bytes before it", section=section)
                 region += bytes(offset - len(region))
                 region += data.rstrip(b"\0")
         return bytes(region)

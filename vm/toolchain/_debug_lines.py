@@ -20,7 +20,7 @@ _SHF_COMPRESSED: Final = 0x800
 _ELFCOMPRESS_ZLIB: Final = 1
 #: Most bytes of a debug section, and how many times its compressed size.
 _LARGEST_SECTION: Final = 1 << 30
-_LARGEST_RATIO: Final = 32
+_LARGEST_RATIO: Final = 16
 
 #: Namespace, function, path, line and column; "" and 0 for what is not known.
 _Frame: TypeAlias = tuple[str, str, str, int, int]

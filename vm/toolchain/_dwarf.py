@@ -52,6 +52,7 @@ _DEEPEST: Final = 1000
 #: Steps for each byte of debug information, and for having some at all.
 _STEPS_PER_BYTE: Final = 2
 _FIRST_STEPS: Final = 1 << 16
+_MOST_STEPS: Final = 1 << 26
 
 SECTIONS: Final = (
     *(".debug_info", ".debug_abbrev", ".debug_line", ".debug_str", ".debug_line_str", ".debug_str_offsets"),
@@ -128,7 +129,7 @@ class Dwarf:
         self._info = self._sections[".debug_info"]
         self._is_code = is_code
         size = sum(map(len, self._sections.values()))
-        self._budget = Budget(_FIRST_STEPS + _STEPS_PER_BYTE * size)
+        self._budget = Budget(min(_MOST_STEPS, _FIRST_STEPS + _STEPS_PER_BYTE * size))
         self._abbreviations: dict[tuple[int, int, int, int], dict[int, _Abbreviation]] = {}
         self._line_tables: dict[int, LineTable] = {}
         self._entries: dict[int, _Entry] = {}

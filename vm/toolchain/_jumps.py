@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Final
 
 from vm.toolchain._ir import (
@@ -55,6 +56,8 @@ class JumpSimplifier:
 
     def __init__(self, blocks: list[Block | None]) -> None:
         self._blocks = blocks
+        #: What is known of where jumps end up.
+        self._finals: dict[int, int] = {}
 
     def run(self) -> None:
         for block in self._blocks:
@@ -66,14 +69,19 @@ class JumpSimplifier:
 
     def _final(self, number: int) -> int:
         """Where a jump to a block ends up, through blocks that only jump on."""
-        seen = {number}
-        while True:
+        way: list[int] = []
+        while number not in self._finals:
             block = self._blocks[number]
             assert block is not None
-            if block.body or block.end[0] != JUMP or block.end[3] in seen:
-                return number
+            self._finals[number] = number  # which it is if the way comes back to here
+            if block.body or block.end[0] != JUMP:
+                break
+            way.append(number)
             number = block.end[3]
-            seen.add(number)
+        number = self._finals[number]
+        for passed in way:
+            self._finals[passed] = number
+        return number
 
     def _simplify(self, block: Block) -> None:
         number, x, y, target, following, position = block.end
@@ -120,13 +128,16 @@ class JumpSimplifier:
         for block in blocks:
             if block is None:
                 continue
+            bodies = [block.body]
             while block.end[0] == JUMP:
                 after = blocks[block.end[3]]
                 if after is None or after is block or counts[after.number] != 1:
                     break
-                block.body = block.body + after.body
+                bodies.append(after.body)
                 block.end = after.end
                 blocks[after.number] = None
+            if len(bodies) > 1:
+                block.body = list(chain.from_iterable(bodies))
 
     def _move_conditionally(self) -> None:
         """Turn a branch on zero around one move into a conditional move."""

@@ -15,8 +15,9 @@ from vm.toolchain._sections import Image, Section, Target
 _EXPORTS: Final = ".polkavm_exports"
 _MIN_STACK_SIZE: Final = ".polkavm_min_stack_size"
 _MOST_RESULTS: Final = 2
-#: Our own limit; names are in memory once for each export and import.
+#: Our own limits, on each symbol and on all of them: they can overlap in the file, but not in memory.
 _LONGEST_SYMBOL: Final = 4096
+_MOST_SYMBOL_BYTES: Final = 1 << 24
 
 
 class Metadata(NamedTuple):
@@ -41,6 +42,8 @@ class MetadataReader:
     def __init__(self, image: Image, relocations: Relocations) -> None:
         self._image = image
         self._relocations = relocations
+        self._found: dict[Target, Metadata] = {}
+        self._symbol_bytes = 0
 
     def exports(self) -> list[ExportedFunction]:
         """The exports in the order of the file; raises `LinkError` if two have the same name."""
@@ -112,6 +115,12 @@ class MetadataReader:
 
     def read(self, target: Target) -> Metadata:
         """The metadata at `target`."""
+        found = self._found.get(target)
+        if found is None:
+            found = self._found[target] = self._read(target)
+        return found
+
+    def _read(self, target: Target) -> Metadata:
         image = self._image
         if not 0 < target.section < len(image.sections):
             raise image.error("a pointer to metadata leads into no section")
@@ -147,6 +156,9 @@ class MetadataReader:
         start = name.address - holder.address
         if length > _LONGEST_SYMBOL or not 0 <= start <= len(holder.data) - length:
             raise image.error("the symbol of metadata leaves its section", section=section, address=target.address)
+        self._symbol_bytes += length
+        if self._symbol_bytes > _MOST_SYMBOL_BYTES:
+            raise image.error(f"the symbols of exports and imports have more than {_MOST_SYMBOL_BYTES} bytes")
         return Metadata(bytes(holder.data[start : start + length]), inputs, outputs, index)
 
     def number_imports(self, used: set[Metadata]) -> tuple[dict[Metadata, int], list[bytes]]:

@@ -40,6 +40,9 @@ _STT_OBJECT, _STT_FUNC, _STT_SECTION, _STT_FILE = 1, 2, 3, 4
 #: Largest address and size we calculate with.
 _ADDRESS_LIMIT: Final = 1 << 63
 
+#: How many times the bytes of the file its sections may have in all. Those of a file that a tool made do not overlap.
+_SLACK: Final = 2
+
 #: A `Target` with this for its section is a plain number; one with `UNDEFINED` has no value.
 ABSOLUTE: Final = 0
 UNDEFINED: Final = -1
@@ -148,7 +151,10 @@ class Image:
         names = first[6] if names == _SHN_XINDEX else names
         if count > (len(self.bytes) - table) // layout.size:
             raise LinkError("the ELF file's section headers leave the file")
-        headers = [layout.unpack_from(self.bytes, table + i * layout.size) for i in range(count)]
+        headers: list[tuple[int, ...]] = [layout.unpack_from(self.bytes, table + i * layout.size) for i in range(count)]
+        total = sum(header[5] for header in headers if header[1] not in (0, _SHT_NOBITS))
+        if total > _SLACK * len(self.bytes):  # or a small file could stand for an enormous one
+            raise LinkError(f"the sections overlap: they have {total} bytes in all, the file has {len(self.bytes)}")
         strings = self._section_bytes("section names", headers[names]) if 0 < names < count else memoryview(b"")
         sections = []
         for index, header in enumerate(headers):
