@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import time
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -13,6 +15,10 @@ from doom_host import FRAMES, play, read_wad
 import vm
 from vm.debug_info import DebugInfo
 from vm.toolchain import link
+from vm.toolchain._dwarf import SECTIONS
+from vm.toolchain._dwarf_forms import Budget
+from vm.toolchain._dwarf_lines import LineTable
+from vm.toolchain._sections import Image
 
 pytestmark = pytest.mark.asyncio(loop_factories=["aioring"])
 
@@ -70,6 +76,31 @@ def doom_elf(shared: Path) -> bytes:
     zstandard = pytest.importorskip("zstandard")
     compressed = (shared / "programs/elf/doom_64.elf.zst").read_bytes()
     return bytes(zstandard.ZstdDecompressor().decompressobj().decompress(compressed))
+
+
+@pytest.mark.timeout(60)
+async def test_line_tables_of_doom(doom_elf: bytes) -> None:
+    """Our reader of DWARF finds what pyelftools finds."""
+    pytest.importorskip("elftools")
+    from elftools.elf.elffile import ELFFile
+
+    information = ELFFile(io.BytesIO(doom_elf)).get_dwarf_info(relocate_dwarf_sections=False)
+    image = Image(doom_elf)
+    sections = {section.name: bytes(section.data) for section in image.sections if section.name in SECTIONS}
+    compared = 0
+    for unit in itertools.islice(information.iter_CUs(), 0, None, 8):
+        program = information.line_program_for_CU(unit)
+        top = unit.get_top_DIE()
+        directory = top.attributes["DW_AT_comp_dir"].value.decode()
+        offset = top.attributes["DW_AT_stmt_list"].value
+        ours = LineTable(sections, offset, directory, Budget(1 << 24), lambda address: True)
+        states = [entry.state for entry in program.get_entries() if entry.state is not None]
+        theirs = [(s.address, -1, 0, 0) if s.end_sequence else (s.address, s.file, s.line, s.column) for s in states]
+        assert ours.rows == theirs
+        names = [entry.name.decode() for entry in program["file_entry"]]
+        assert [path.rpartition("/")[2] for path in ours.paths] == [name.rpartition("/")[2] for name in names]
+        compared += len(theirs)
+    assert compared > 10_000
 
 
 @pytest.mark.timeout(120)

@@ -14,6 +14,7 @@ from elf_writer import (
     A0,
     A1,
     ALLOC,
+    NOBITS,
     OBJECT,
     RA,
     RET,
@@ -26,8 +27,11 @@ from elf_writer import (
     atomic,
     auipc,
     beq,
+    jal,
     jalr,
     ld,
+    lui,
+    main,
     sd,
 )
 from hypothesis import given, settings
@@ -35,7 +39,7 @@ from hypothesis import strategies as st
 
 from vm.debug_info import DebugInfo
 from vm.program import ProgramBlob
-from vm.toolchain import LinkError, link
+from vm.toolchain import LinkError, _cfg, _metadata, link
 from vm.toolchain._relocations import Type
 
 #: Seconds; an undamaged file takes a few milliseconds.
@@ -136,9 +140,11 @@ def test_overlapping_instructions() -> None:
 
 def test_long_chains_of_jumps() -> None:
     guest = Guest()
+    guest.export("jumps", guest.function("jumps", *[jal(ZERO, 4)] * 20_000, RET))
+    guest.export("calls", guest.function("calls", *[jal(RA, 4)] * 5000, RET))
     start = guest.here
     for _ in range(5000):
-        guest.emit(beq(A0, A1, 8), 0x0000_006F | 4 << 20)
+        guest.emit(beq(A0, A1, 8), jal(ZERO, 8))
     guest.emit(RET)
     guest.export("main", guest.symbol("main", guest.text, start))
     timed(guest)
@@ -167,3 +173,43 @@ def test_many_sections() -> None:
     guest.emit(RET)
     guest.export("main", guest.symbol("main", guest.text, start))
     timed(guest)
+
+
+# --- Limits -----------------------------------------------------------------------------------------------------------
+
+
+def test_sections_that_share_their_bytes() -> None:
+    guest = main(RET)
+    for _ in range(20):
+        guest.add(".comment", size=1000, flags=0)
+    guest.add(".comment", bytes(1000), flags=0)
+    with pytest.raises(LinkError, match="the sections overlap: they have 21"):
+        link(guest.to_bytes())
+
+
+def test_too_many_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cfg, "_MOST_INSTRUCTIONS", 10)
+    assert link(main(*[addi(A0, A0, 1)] * 9, RET).to_bytes()).code
+    with pytest.raises(LinkError, match=r"more than 10 instructions in section \.text at offset 0x28 in main"):
+        link(main(*[addi(A0, A0, 1)] * 10, RET).to_bytes())
+
+
+def test_too_long_symbols(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_metadata, "_MOST_SYMBOL_BYTES", 8)
+    guest = main(RET)
+    assert link(guest.to_bytes()).exports
+    guest.export("other", guest.function("other", RET))
+    with pytest.raises(LinkError, match="the symbols of exports and imports have more than 8 bytes"):
+        link(guest.to_bytes())
+
+
+def test_gaps_in_data() -> None:
+    guest = Guest()
+    start = guest.here
+    for section in (guest.add(".rodata.zeros", type=NOBITS, size=1 << 24), guest.add(".rodata.one", b"1")):
+        guest.relocate(guest.text, guest.here, Type.HI20, guest.symbol("data", section, info=OBJECT))
+        guest.emit(lui(A0, 0))
+    guest.emit(RET)
+    guest.export("main", guest.symbol("main", guest.text, start))
+    with pytest.raises(LinkError, match=r"a gap of \d+ bytes before it in section .rodata.one"):
+        link(guest.to_bytes())
