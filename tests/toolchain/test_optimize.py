@@ -260,6 +260,24 @@ def test_dead_code() -> None:
     assert block_of(blocks).body == [make("add_imm_64", A0, S0, 5), *kept]
 
 
+@pytest.mark.parametrize(
+    ("access", "end", "expected"),
+    [
+        (make("load_indirect_u8", A0, A0, 4), RET, make("load_indirect_u8", A0, A0, 104)),
+        (make("load_indirect_u8", A1, A0, 4), STOP, make("load_indirect_u8", A1, A0, 104)),
+        (make("store_indirect_u8", A1, A0, 4), STOP, make("store_indirect_u8", A1, A0, 104)),
+        (make("load_indirect_u8", A1, A0, 4), RET, None),
+        (make("store_indirect_u8", A0, A0, 4), STOP, None),
+        (make("load_indirect_u8", A0, A0, 2**31 - 1), STOP, None),
+    ],
+)
+def test_sums_go_into_the_next_access(access: Instruction, end: End, expected: Instruction | None) -> None:
+    addition = make("add_imm_64", A0, A0, 100)
+    blocks = program(([addition, access], end))
+    remove_dead_code(blocks)
+    assert block_of(blocks).body == ([addition, access] if expected is None else [expected])
+
+
 def test_computed_values_survive_returns_and_constants_do_not() -> None:
     blocks = program(([make(MOVE, A5, A1), make(LOAD_IMM, A4, 7), make(LOAD_IMM, A0, 1)], RET))
     remove_dead_code(blocks)
