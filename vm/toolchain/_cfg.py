@@ -49,7 +49,7 @@ class Item(NamedTuple):
 #: Follows the last instruction of a section, in case that is a call, which does not return then.
 _END_OF_CODE: Final = Item(Decoded(Form.TRAP, TRAP, 0, 0, 0, 0), 0)
 _ZERO, _GP = 0, 3
-#: Our own limit: each takes some 500 bytes of memory and 20 microseconds to link. DOOM has 190 000.
+#: Our own limit: each takes a kilobyte of memory and 25 microseconds to link. DOOM has 190 000.
 _MOST_INSTRUCTIONS: Final = 1 << 21
 
 _PARTS: Final = {
