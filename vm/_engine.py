@@ -23,6 +23,7 @@ from vm._machine import Home, Machine
 from vm._module import Module
 from vm._module_cache import ModuleCache
 from vm._module_file import prepare_directory
+from vm._threads import in_thread
 from vm.program import BytesLike, ProgramBlob
 
 #: Rounds (about 40 ns each) for which a worker polls after it stopped, while guests do not outnumber processors:
@@ -162,14 +163,14 @@ class Engine:
             known=self.config.module_cache_size > 0 or self._directory is not None,
         )
         inline = isinstance(given, bytes) and len(given) <= _HASH_INLINE
-        source = read() if inline else await asyncio.to_thread(read)
+        source = read() if inline else await in_thread(read)
         return await self._modules.get(
-            source.key, lambda: asyncio.to_thread(make_module, self, source, config, self._directory)
+            source.key, lambda: in_thread(make_module, self, source, config, self._directory)
         )
 
     async def _load(self, path: str, config: ModuleConfig | None) -> Module:
         # all of it is looked at, also of a module that is known: an error does not depend on that
-        key, module = await asyncio.to_thread(load_module, self, path, config)
+        key, module = await in_thread(load_module, self, path, config)
         return self._modules.add(key, module)
 
     # --- guests ---

@@ -13,6 +13,7 @@ from vm._config import ModuleConfig
 from vm._instance import Instance
 from vm._module_file import pack_module, program_bytes, write_file
 from vm._sandbox import ffi, lib
+from vm._threads import in_thread
 from vm.debug_info import DebugInfo
 from vm.isa import InstructionSet
 from vm.memory_map import MemoryMap
@@ -111,8 +112,7 @@ class Module:
         """
         stop = threading.Event()
         target = os.fspath(path)
-        # the thread lets go of the module before it is done: what is left of its work item lingers for a moment
-        task = asyncio.create_task(asyncio.to_thread(_save, [self], target, stop))
+        task = asyncio.create_task(in_thread(_save, self, target, stop))
         cancelled: asyncio.CancelledError | None = None
         while not task.done():
             try:
@@ -145,9 +145,7 @@ class Module:
         return f"<Module {self.isa.label}, {len(self.blob.code)} bytes of code, {self.native_size} native>"
 
 
-def _save(modules: list[Module], path: str, stop: threading.Event) -> None:
-    """Writes the one module in the list, which is empty then."""
-    module = modules.pop()
+def _save(module: Module, path: str, stop: threading.Event) -> None:
     program = program_bytes(module.blob)
     if program is None:
         raise ValueError("the program cannot be saved: no blob has fields like these")

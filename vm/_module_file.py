@@ -27,7 +27,6 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
-import itertools
 import os
 import secrets
 import struct
@@ -73,8 +72,8 @@ class StoredModule:
     #: The bytes of the blob.
     program: bytes
     #: For the interpreter both are empty.
-    code: memoryview
-    tables: memoryview
+    code: bytes
+    tables: bytes
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
@@ -247,11 +246,13 @@ def read_module(path: str) -> StoredModule:
         expected = _HEADER.size + sum(sizes) + _DIGEST_SIZE
         if size != expected:
             raise ModuleLoadError(path, f"it has {size} bytes, its header describes {expected}")
-        body = memoryview(file.read(expected - _HEADER.size))
+        parts = [file.read(length) for length in sizes]
+        stated = file.read(_DIGEST_SIZE)
     digest = hashlib.sha256(head)
-    digest.update(body[:-_DIGEST_SIZE])
-    # its last bytes are missing if it shrank meanwhile
-    if len(body) != expected - _HEADER.size or digest.digest() != body[-_DIGEST_SIZE:]:
+    for part in parts:
+        digest.update(part)
+    # there is less than there was if it shrank meanwhile
+    if digest.digest() != stated or [len(part) for part in parts] != sizes:
         raise ModuleLoadError(path, "its checksum is wrong: it was damaged or cut off")
 
     # From here on it is what somebody wrote on purpose; whether we did is seen at each step.
@@ -259,17 +260,16 @@ def read_module(path: str) -> StoredModule:
         raise ModuleLoadError(path, "another build of this package made it")
     if backend >= len(BACKENDS):
         raise ModuleLoadError(path, f"it is for an unknown backend, number {backend}")
-    ends = [sum(sizes[:n]) for n in range(len(sizes) + 1)]
-    settings, program, code, tables = (body[start:end] for start, end in itertools.pairwise(ends))
+    settings, program, code, tables = parts
     _check_native(path, BACKENDS[backend], features, code, tables)
     try:
-        config = decode_config(bytes(settings))
+        config = decode_config(settings)
     except ValueError as error:  # MemoryMapError is one
         raise ModuleLoadError(path, f"its settings are invalid: {error}") from error
-    return StoredModule(backend=BACKENDS[backend], config=config, program=bytes(program), code=code, tables=tables)
+    return StoredModule(backend=BACKENDS[backend], config=config, program=program, code=code, tables=tables)
 
 
-def _check_native(path: str, backend: Backend, features: int, code: memoryview, tables: memoryview) -> None:
+def _check_native(path: str, backend: Backend, features: int, code: bytes, tables: bytes) -> None:
     if backend == "interpreter":
         if features or code or tables:
             raise ModuleLoadError(path, "it is for the interpreter and has native code all the same")

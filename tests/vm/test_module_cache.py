@@ -7,6 +7,8 @@ import asyncio
 import dataclasses
 import gc
 import os
+import subprocess
+import sys
 import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -209,6 +211,33 @@ async def test_processes_of_a_module_end_with_it(small: vm.Engine) -> None:
         await small.compile(numbered(3))
         await until(lambda: images() == 2)  # the last reference to its file goes when the last process was seen dead
         wait_for_death(*pidfds.values())
+
+
+_AUXILIARY = """
+import asyncio, vm
+from vm.assembler import assemble
+
+async def main():
+    async with vm.Engine(vm.Config(module_cache_size=1)) as engine:
+        for number in range(20):
+            program = assemble(f"pub @main:\\na0 = {number}\\nret", vm.InstructionSet.LATEST64)
+            module = await engine.compile(program, vm.ModuleConfig(aux_data_size=4096))
+            async with await module.instantiate() as instance:
+                assert await instance.call("main") == number
+
+asyncio.run(main())
+"""
+
+
+def test_processes_that_outlive_their_module() -> None:
+    # freed memory is overwritten (mallopt(3)): whoever reads sizes there unmaps gigabytes
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", _AUXILIARY],
+        env=os.environ | {"MALLOC_PERTURB_": "165"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @ONE_LOOP
