@@ -39,6 +39,7 @@ from vm._linker import Caller, Linker
 from vm._memory import Memory
 from vm._module import Module
 from vm._registers import Registers
+from vm._stdio import Stdio
 from vm._types import i32, i64, u32, u64
 from vm.gas import CostModel, MemoryLatency
 from vm.isa import InstructionSet
@@ -77,6 +78,7 @@ __all__ = [
     "Registers",
     "SandboxDiedError",
     "SandboxError",
+    "Stdio",
     "Step",
     "Trap",
     "TrapError",

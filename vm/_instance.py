@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 import time
 import warnings
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,8 @@ class Instance:
         # nanoseconds that the guest ran when it last went on at a pc, for the few it goes on at
         self._durations: dict[int, int] = {}
         self._caller = Caller(self)
+        # called once, when the instance is closed
+        self._closing: list[Callable[[], None]] = []
         #: The compiled program.
         self.module = module
         #: Guest memory.
@@ -290,6 +293,8 @@ class Instance:
     async def aclose(self) -> None:
         """Ends the guest; its process is reused or killed. May be called again, and while the guest runs."""
         machine, self._machine = self._machine, None
+        while self._closing:
+            self._closing.pop()()
         if machine is not None:
             await self._engine._release(self.module, machine, reusable=not self._running)
 

@@ -161,6 +161,11 @@ class Linker:
             raise ValueError(f"host function {name!r} is defined already")
         self._functions[name] = _signature(name, function)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all that is defined."""
+        return frozenset(self._functions)
+
     async def instantiate(self, module: Module) -> Instance:
         """A new instance of `module` whose imports are served by this linker.
 

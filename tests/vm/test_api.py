@@ -43,6 +43,7 @@ EXPORTS = {
     "Registers",
     "SandboxDiedError",
     "SandboxError",
+    "Stdio",
     "Step",
     "Trap",
     "TrapError",
