@@ -4,6 +4,9 @@
 `link` takes an ELF file, as ``ld.lld --emit-relocs`` writes it, through passes that have a file each: sections,
 relocations, metadata, decode, cfg and reachability find out what the program is; layout places its data; lowering makes
 IR of its code, which is optimized; spills, jump table, emission, data and debug lines write it down.
+
+`build` makes that ELF file of sources: compiler finds a compiler, libc makes the guests' C library with it (cache keeps
+it), build runs both.
 """
 
 from __future__ import annotations
@@ -12,10 +15,12 @@ from collections.abc import Sequence
 
 from vm.isa import InstructionSet
 from vm.program import ProgramBlob
+from vm.toolchain._build import build
+from vm.toolchain._compiler import BuildError, ToolchainError
 from vm.toolchain._errors import LinkError
 from vm.toolchain._link import link_image
 
-__all__ = ["LinkError", "link"]
+__all__ = ["BuildError", "LinkError", "ToolchainError", "build", "link"]
 
 
 def link(
