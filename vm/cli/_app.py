@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from vm.cli import asm, disasm, doctor, inspect, link, run
+from vm.cli import asm, build, disasm, doctor, inspect, link, run
 from vm.cli._errors import Status
 from vm.cli._output import write
 from vm.cli._values import usage
@@ -33,6 +33,15 @@ class _Group(TyperGroup):
 class _Command(TyperCommand):
     def get_params(self, ctx: Any) -> Any:
         return _spare(super().get_params(ctx))
+
+
+class _Run(_Command):
+    """Keeps apart what stands behind ``--``: those words are the guest's, whatever they look like."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        place = args.index("--") if "--" in args else len(args)
+        ctx.obj = args[place + 1 :]
+        return super().parse_args(ctx, args[:place])
 
 
 def _spare(parameters: Any) -> Any:
@@ -70,7 +79,8 @@ def pvm(
 
 
 # A negative number looks like an option: what is neither, `run` refuses.
-app.command("run", cls=_Command, epilog=_STATUSES, context_settings={"ignore_unknown_options": True})(run.run)
+app.command("run", cls=_Run, epilog=_STATUSES, context_settings={"ignore_unknown_options": True})(run.run)
+app.command("build", cls=_Command)(build.build)
 app.command("compile", cls=_Command)(compile_program)
 app.command("doctor", cls=_Command)(doctor.doctor)
 app.command("inspect", cls=_Command)(inspect.inspect)

@@ -19,6 +19,7 @@ from vm.cli._errors import Status
 from vm.cli._guest import Call, execute, read_compiled
 from vm.cli._host import make_linker, parse_imports
 from vm.cli._output import write, write_json
+from vm.cli._stdio import GRANTS, link_stdio, takes_arguments
 from vm.cli._text import shorten
 from vm.cli._values import choose_backend, choose_export, integer, module_config, parse_arguments, usage
 
@@ -44,7 +45,8 @@ Arguments = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="ARGS",
-        help="Up to 9 integers for it: decimal, 0x.., 0o.. or 0b.., also negative.",
+        help="Up to 9 integers for it: decimal, 0x.., 0o.. or 0b.., also negative. For a C main: any words; put -- "
+        "before them.",
         show_default=False,
     ),
 ]
@@ -116,6 +118,30 @@ Gas = Annotated[
 LegacySbrk = Annotated[
     bool, typer.Option("--legacy-sbrk", help="Let opcode 101 of a revive_v1 program be sbrk, as old tools meant it.")
 ]
+Directories = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dir",
+        metavar="NAME=PATH[:rw]",
+        help="Let the program read, or with :rw also change, the directory PATH as NAME. Can be given several times.",
+        show_default=False,
+    ),
+]
+Environment = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--env", metavar="NAME=VALUE", help="Add to the program's environment, which is empty.", show_default=False
+    ),
+]
+Grants = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--grant",
+        metavar="NAME",
+        help=f"Let the program use {', '.join(GRANTS)}. Can be given several times.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object: the result, or what went wrong.")]
 Traceback = Annotated[
     bool, typer.Option("--traceback", help="Print Python's traceback of a failure, too (or set PVM_TRACEBACK=1).")
@@ -123,6 +149,7 @@ Traceback = Annotated[
 
 
 def run(
+    context: typer.Context,
     program: Program,
     export: Export = None,
     args: Arguments = None,
@@ -136,24 +163,44 @@ def run(
     step_tracing: StepTracing = False,
     gas: Gas = None,
     legacy_sbrk: LegacySbrk = False,
+    directories: Directories = None,
+    environment: Environment = None,
+    grants: Grants = None,
     as_json: Json = False,
     traceback: Traceback = False,  # `main` looks for it by itself
 ) -> Callable[[], int]:
-    """Run PROGRAM in a sandbox: call EXPORT with ARGS and print what it returns."""
+    """Run PROGRAM in a sandbox: call EXPORT with ARGS and print what it returns.
+
+    A program that was built with a C main runs it with the words behind -- as its arguments, and its exit status
+    becomes that of the command. It can write to standard output and standard error.
+    """
     words = [] if export is None else [export, *(args or [])]
     path = None if host is None else Path(host)
     options = partial(_options, backend, crosscheck, step_tracing, gas, page_size, legacy_sbrk)
-    return partial(_run, Path(program), words, imports or [], path, returns, timeout, options, as_json)
+    stdio = _Stdio(grants or [], directories or [], environment or [])
+    return partial(
+        _run, Path(program), words, context.obj, imports or [], path, returns, timeout, options, stdio, as_json
+    )
+
+
+class _Stdio(NamedTuple):
+    """What the options grant, as they were typed."""
+
+    grants: Sequence[str]
+    directories: Sequence[str]
+    environment: Sequence[str]
 
 
 def _run(
     program: Path,
     words: Sequence[str],
+    behind: Sequence[str],
     imports: Sequence[str],
     host: Path | None,
     returns: str,
     timeout: str | None,
     options: Callable[[], _Options],
+    stdio: _Stdio,
     as_json: bool,
 ) -> int:
     if returns not in _RETURNS:
@@ -163,7 +210,9 @@ def _run(
     constants = parse_imports(imports)
     blob, stored = read_compiled(program)
     backend, config = given.fresh() if stored is None else given.of(program, stored)
-    export, rest = choose_export(blob, words)
+    export, rest, args = _choose(blob, program, words, behind)
+    linker = make_linker(blob, constants, host)
+    link_stdio(linker, blob, args or [], *stdio)
     call = Call(
         blob=blob,
         compiled=None if stored is None else program,
@@ -171,8 +220,8 @@ def _run(
         config=config,
         export=export,
         arguments=parse_arguments(rest, blob.isa.word_bits),
-        linker=make_linker(blob, constants, host),
-        returns=_RETURNS[returns],
+        linker=linker,
+        returns=_RETURNS[returns] if args is None else vm.i32,
         timeout=limit,
         gas=given.gas,
         host=host,
@@ -185,16 +234,26 @@ def _run(
         write_json(
             {
                 "export": export,
-                "args": call.arguments,
+                "args": call.arguments if args is None else args,
                 "result": outcome.result,
                 **gas,
                 "isa": blob.isa.label,
                 "seconds": {stage: round(spent, 6) for stage, spent in seconds.items()},
             }
         )
-    else:
+    elif args is None:
         write(f"{outcome.result}\n")
-    return Status.DONE
+    return Status.DONE if args is None else outcome.result & 0xFF
+
+
+def _choose(
+    blob: vm.ProgramBlob, program: Path, words: Sequence[str], behind: Sequence[str]
+) -> tuple[str, Sequence[str], list[str] | None]:
+    """The export, the integers for it, and for a C main its arguments; `behind` is what stood behind ``--``."""
+    if takes_arguments(blob) and (not words or words[0] == "main"):
+        return "main", [], [str(program), *words[1:], *behind]
+    export, rest = choose_export(blob, [*words, *behind])
+    return export, rest, None
 
 
 class _Options(NamedTuple):
