@@ -13,14 +13,16 @@
 #include "x86.h"
 
 /* Upper bound of the native code of one guest instruction (the longest is a signed division, 56 bytes,
- * behind a charge and the stop of step tracing, 13 and 12). */
+ * behind a charge and the stop of step tracing, 13 and 12; with a GS base a memset, 71 bytes, behind 19 and 12). */
 #define PVM_MAX_NATIVE_LENGTH 112
 
 /* Scratch registers. No guest register lives there and nothing in them outlives an instruction. */
 #define TMP0 X86_RCX /* also a shift count, and the count of rep */
-#define TMP1 X86_RSP /* free: nothing is pushed or called, and signals have a stack of their own */
+/* The other is `tmp1` of the emitter: rsp, where nothing is pushed or called and signals have a stack of their own;
+ * otherwise r15. */
 
-/* Gas left: charging a block costs a subtraction and a branch that is never taken. */
+/* Gas left: charging a block costs a subtraction and a branch that is never taken. With a GS base there is no
+ * register left for it: it stays in vmctx. */
 #define GAS X86_R15
 
 /* Where the guest registers live. memset wants a0 in rdi and a1 in rax. */
@@ -54,6 +56,7 @@ struct pvm_emitter {
     uint32_t pc;                   /* of the instruction being emitted */
     uint32_t body;                 /* where it begins behind its charge */
     bool goes_on;                  /* whether an instruction follows it */
+    unsigned tmp1;                 /* the second scratch register */
     enum x86_width w;              /* width of the guest's registers; X86_32 keeps the upper halves zero */
     bool bmi2;
     bool metered;
@@ -87,25 +90,44 @@ static inline uint32_t pvm_native_offset(const struct pvm_emitter *e)
     return (uint32_t)(e->x86.at - e->start);
 }
 
+/* The prefix of an instruction that reaches guest memory. The segment's base is added to an address that is already
+ * within 4 GiB. */
+PVM_INLINE void pvm_emit_segment(struct pvm_emitter *e)
+{
+    x86_put(&e->x86, 0x65, e->target->gs_base);
+}
+
 /* Emits `op` on the register (or opcode extension) `reg` and guest memory at (base + disp) mod 2^32.
  * The address-size prefix makes the sum wrap and clears what is above it, so that no guest value reaches
  * beyond 4 GiB. */
 PVM_INLINE void pvm_emit_access(struct pvm_emitter *e, uint32_t op, enum x86_width w, unsigned reg, unsigned base,
                                 int32_t disp)
 {
+    pvm_emit_segment(e);
     x86_rm(&e->x86, op | X86_ADDR32, w, reg, (struct x86_mem){.base = base, .index = X86_NO_REG, .disp = disp});
 }
 
 /* The same at a constant address. One below 2 GiB needs no prefix. */
 PVM_INLINE void pvm_emit_access_at(struct pvm_emitter *e, uint32_t op, enum x86_width w, unsigned reg, int32_t disp)
 {
+    pvm_emit_segment(e);
     x86_rm_absolute(&e->x86, op | (disp < 0 ? X86_ADDR32 : 0), w, reg, disp);
+}
+
+/* The same at a distance from the GS base. */
+static inline void pvm_emit_gs(struct pvm_emitter *e, uint32_t op, enum x86_width w, unsigned reg, int64_t distance)
+{
+    pvm_emit_segment(e);
+    x86_rm_absolute(&e->x86, op, w, reg, (int32_t)distance);
 }
 
 /* Emits `op` on the register (or opcode extension) `reg` and the field of vmctx at `offset`. */
 static inline void pvm_emit_vmctx(struct pvm_emitter *e, uint32_t op, enum x86_width w, unsigned reg, size_t offset)
 {
-    x86_rip(&e->x86, op, w, reg, e->start, e->target->vmctx + (int64_t)offset);
+    if (e->target->gs_base)
+        pvm_emit_gs(e, op, w, reg, e->target->vmctx + (int64_t)offset);
+    else
+        x86_rip(&e->x86, op, w, reg, e->start, e->target->vmctx + (int64_t)offset);
 }
 
 #endif

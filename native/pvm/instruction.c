@@ -142,10 +142,10 @@ static void reverse_byte(struct pvm_emitter *e, unsigned d, unsigned a)
 
 /* --- multiplication and division: rax and rdx are guest registers -------------------------------------------- */
 
-/* Where the value of register r is once rax is saved in TMP0 and rdx in TMP1. */
-static unsigned saved(unsigned r)
+/* Where the value of register r is once rax is saved in TMP0 and rdx in tmp1. */
+static unsigned saved(const struct pvm_emitter *e, unsigned r)
 {
-    return r == X86_RAX ? TMP0 : r == X86_RDX ? TMP1 : r;
+    return r == X86_RAX ? TMP0 : r == X86_RDX ? e->tmp1 : r;
 }
 
 /* d = the upper 64 bits of a * b */
@@ -153,20 +153,20 @@ static void multiply_upper_64(struct pvm_emitter *e, unsigned d, unsigned a, uns
 {
     struct x86 *x = &e->x86;
     x86_mov(x, X86_64, TMP0, X86_RAX);
-    x86_mov(x, X86_64, TMP1, X86_RDX);
+    x86_mov(x, X86_64, e->tmp1, X86_RDX);
     move(e, X86_64, X86_RAX, a);
     x86_unary(x, X86_64, a_signed && b_signed ? X86_IMUL : X86_MUL, b == X86_RAX ? TMP0 : b);
     if (a_signed && !b_signed) { /* a negative a was taken for a + 2^64: 2^64 * b too much */
-        move(e, X86_64, X86_RAX, saved(a));
+        move(e, X86_64, X86_RAX, saved(e, a));
         x86_shift_imm(x, X86_64, X86_SAR, X86_RAX, 63);
-        x86_alu(x, X86_64, X86_AND, X86_RAX, saved(b));
+        x86_alu(x, X86_64, X86_AND, X86_RAX, saved(e, b));
         x86_alu(x, X86_64, X86_SUB, X86_RDX, X86_RAX);
     }
     move(e, X86_64, d, X86_RDX);
     if (d != X86_RAX)
         x86_mov(x, X86_64, X86_RAX, TMP0);
     if (d != X86_RDX)
-        x86_mov(x, X86_64, X86_RDX, TMP1);
+        x86_mov(x, X86_64, X86_RDX, e->tmp1);
 }
 
 /* d = the upper 32 bits of a * b; latest32 */
@@ -178,8 +178,8 @@ static void multiply_upper_32(struct pvm_emitter *e, unsigned d, unsigned a, uns
     else
         x86_mov(x, X86_32, TMP0, a);
     if (b_signed) {
-        x86_movsxd(x, TMP1, b);
-        b = TMP1;
+        x86_movsxd(x, e->tmp1, b);
+        b = e->tmp1;
     }
     x86_imul(x, X86_64, TMP0, b);
     x86_shift_imm(x, X86_64, X86_SHR, TMP0, 32);
@@ -212,18 +212,18 @@ static void divide(struct pvm_emitter *e, enum x86_width w, unsigned d, unsigned
     if (d != X86_RAX || b == X86_RAX)
         x86_mov(x, X86_64, TMP0, X86_RAX);
     if (d != X86_RDX || b == X86_RDX)
-        x86_mov(x, X86_64, TMP1, X86_RDX);
+        x86_mov(x, X86_64, e->tmp1, X86_RDX);
     move(e, w, X86_RAX, a);
     if (is_signed)
         x86_sign_into_rdx(x, w);
     else
         x86_mov_imm(x, X86_RDX, 0);
-    x86_unary(x, w, is_signed ? X86_IDIV : X86_DIV, saved(b));
+    x86_unary(x, w, is_signed ? X86_IDIV : X86_DIV, saved(e, b));
     widen(e, w, d, remainder ? X86_RDX : X86_RAX);
     if (d != X86_RAX)
         x86_mov(x, X86_64, X86_RAX, TMP0);
     if (d != X86_RDX)
-        x86_mov(x, X86_64, X86_RDX, TMP1);
+        x86_mov(x, X86_64, X86_RDX, e->tmp1);
     done = x86_jmp_over(x);
 
     x86_land(x, special);
@@ -231,12 +231,12 @@ static void divide(struct pvm_emitter *e, enum x86_width w, unsigned d, unsigned
         x86_imul(x, w, TMP0, a);
         widen(e, w, d, TMP0);
     } else if (is_signed) { /* TMP0 is 1 for a / 0 = -1, 0 for a / -1 = -a */
-        x86_mov(x, w, TMP1, a);
-        x86_unary(x, w, X86_NEG, TMP1);
-        widen(e, w, TMP1, TMP1);
+        x86_mov(x, w, e->tmp1, a);
+        x86_unary(x, w, X86_NEG, e->tmp1);
+        widen(e, w, e->tmp1, e->tmp1);
         x86_test(x, X86_32, TMP0, TMP0);
         x86_mov_imm(x, d, constant(e, -1));
-        x86_cmov(x, e->w, X86_E, d, TMP1);
+        x86_cmov(x, e->w, X86_E, d, e->tmp1);
     } else if (remainder) {
         widen(e, w, d, a);
     } else {
@@ -295,7 +295,7 @@ static void shift_imm_alt(struct pvm_emitter *e, enum x86_width w, enum x86_shif
 {
     int64_t value = w == X86_64 ? x : (int64_t)(uint32_t)x;
     if (has_shiftx(e, op)) {
-        unsigned source = d == b ? TMP1 : d;
+        unsigned source = d == b ? e->tmp1 : d;
         x86_mov_imm(&e->x86, source, value);
         x86_shiftx(&e->x86, w, op, d, source, b);
     } else {
@@ -340,8 +340,8 @@ static void cmov(struct pvm_emitter *e, enum x86_cc cc, unsigned d, unsigned a, 
 
 static void cmov_imm(struct pvm_emitter *e, enum x86_cc cc, unsigned d, unsigned b, int64_t x)
 {
-    x86_mov_imm(&e->x86, TMP1, constant(e, x));
-    cmov(e, cc, d, TMP1, b);
+    x86_mov_imm(&e->x86, e->tmp1, constant(e, x));
+    cmov(e, cc, d, e->tmp1, b);
 }
 
 /* d = (a cc b) ? b : a */
@@ -409,8 +409,8 @@ static void code_address(struct pvm_emitter *e, unsigned base, int32_t x)
 static void jump_to_code_address(struct pvm_emitter *e)
 {
     enum { JMP = 4 };
-    x86_rip(&e->x86, 0x8d, X86_64, TMP1, e->start, e->target->jump_table);
-    x86_rm(&e->x86, 0xff, X86_32, JMP, (struct x86_mem){.base = TMP1, .index = TMP0, .scale = 3});
+    x86_rip(&e->x86, 0x8d, X86_64, e->tmp1, e->start, e->target->jump_table);
+    x86_rm(&e->x86, 0xff, X86_32, JMP, (struct x86_mem){.base = e->tmp1, .index = TMP0, .scale = 3});
 }
 
 /* --- memory ------------------------------------------------------------------------------------------------ */
@@ -445,26 +445,57 @@ static void load_i32(struct pvm_emitter *e, unsigned reg, unsigned base, int32_t
     pvm_emit_access(e, e->w == X86_64 ? LOAD_I32 : LOAD, e->w, reg, base, disp);
 }
 
-/* The 32-bit rep stosb clears the upper half of a0, so TMP1 keeps a0; TMP0 counts down. A fault leaves the
- * guest's a2 as it was: pvm_fixup_memset makes a0 and a2 what the specification says. rep stosb is the only
- * instruction here that can fault, and it follows the writes of both. With gas, as many bytes as it pays for
- * are paid ahead; if that was not all, the rest waits for more gas. */
+/* Takes as much gas as there is, up to TMP0, and leaves that in TMP0. */
+static void charge_bytes(struct pvm_emitter *e)
+{
+    enum { LOAD_CMP = 0x3b, LOAD_CMOVG = X86_0F | 0x4f, STORE_SUB = 0x29 };
+    struct x86 *x = &e->x86;
+    if (e->target->gs_base) {
+        pvm_emit_vmctx(e, LOAD_CMP, X86_64, TMP0, offsetof(struct vmctx, gas));
+        pvm_emit_vmctx(e, LOAD_CMOVG, X86_64, TMP0, offsetof(struct vmctx, gas));
+        pvm_emit_vmctx(e, STORE_SUB, X86_64, TMP0, offsetof(struct vmctx, gas));
+    } else {
+        x86_alu(x, X86_64, X86_CMP, TMP0, GAS);
+        x86_cmov(x, X86_64, X86_G, TMP0, GAS);
+        x86_alu(x, X86_64, X86_SUB, GAS, TMP0);
+    }
+}
+
+/* The bytes from a0 on. The 32-bit rep stosb wraps at 4 GiB; a segment it ignores, so with a GS base it is the 64-bit
+ * one, at the address that the base is added to: it faults behind the last byte, where the other would at address 0,
+ * with as many bytes stored. */
+static void store_bytes(struct pvm_emitter *e)
+{
+    enum { LOAD_ADD = 0x03, LOAD_SUB = 0x2b };
+    const unsigned a0 = X86_RDI;
+    const int64_t base = e->target->exit + (int64_t)offsetof(struct pvm_way_out, base);
+    if (e->target->gs_base) {
+        x86_mov(&e->x86, X86_32, a0, a0);
+        pvm_emit_gs(e, LOAD_ADD, X86_64, a0, base);
+        x86_put(&e->x86, 0xaaf3, 2); /* rep stosb */
+        pvm_emit_gs(e, LOAD_SUB, X86_64, a0, base);
+    } else {
+        x86_put(&e->x86, 0xaaf367, 3); /* addr32 rep stosb */
+    }
+}
+
+/* store_bytes clears the upper half of a0, so tmp1 keeps a0; TMP0 counts down. A fault leaves the guest's a2 as it
+ * was: pvm_fixup_memset makes a0 and a2 what the specification says. rep stosb is the only instruction here that can
+ * fault on what the guest does, and it follows the writes of both. With gas, as many bytes as it pays for are paid
+ * ahead; if that was not all, the rest waits for more gas. */
 static void memset_bytes(struct pvm_emitter *e)
 {
     struct x86 *x = &e->x86;
     const unsigned a0 = X86_RDI, a2 = X86_RSI;
     const uint32_t start = pvm_native_offset(e);
-    x86_mov(x, X86_64, TMP1, a0);
+    x86_mov(x, X86_64, e->tmp1, a0);
     x86_mov(x, X86_32, TMP0, a2);
-    if (e->metered) {
-        x86_alu(x, X86_64, X86_CMP, TMP0, GAS);
-        x86_cmov(x, X86_64, X86_G, TMP0, GAS);
-        x86_alu(x, X86_64, X86_SUB, GAS, TMP0);
-    }
-    x86_put(x, 0xaaf367, 3); /* addr32 rep stosb */
-    x86_alu(x, X86_32, X86_SUB, a0, TMP1); /* the bytes stored */
+    if (e->metered)
+        charge_bytes(e);
+    store_bytes(e);
+    x86_alu(x, X86_32, X86_SUB, a0, e->tmp1); /* the bytes stored */
     x86_alu(x, X86_32, X86_SUB, a2, a0);
-    x86_alu(x, e->w, X86_ADD, a0, TMP1);
+    x86_alu(x, e->w, X86_ADD, a0, e->tmp1);
     if (e->metered) {
         x86_test(x, X86_32, a2, a2);
         pvm_emit_gas_stub_if(e, X86_NE, (struct pvm_gas_stub){.native = start, .cost = 0});

@@ -173,7 +173,14 @@ void pvm_emit_gas_stub_if(struct pvm_emitter *e, enum x86_cc cc, struct pvm_gas_
 static void emit_charge(struct pvm_emitter *e, uint32_t cost)
 {
     const uint32_t start = pvm_native_offset(e);
-    x86_alu_imm(&e->x86, X86_64, X86_SUB, GAS, (int32_t)cost);
+    if (e->target->gs_base) {
+        enum { GROUP_81 = 0x81, GROUP_83 = 0x83 };
+        const bool small = x86_fits_i8((int32_t)cost);
+        pvm_emit_vmctx(e, small ? GROUP_83 : GROUP_81, X86_64, X86_SUB, offsetof(struct vmctx, gas));
+        x86_put(&e->x86, cost, small ? 1 : 4);
+    } else {
+        x86_alu_imm(&e->x86, X86_64, X86_SUB, GAS, (int32_t)cost);
+    }
     pvm_emit_gas_stub_if(e, X86_L, (struct pvm_gas_stub){.native = start, .cost = cost});
 }
 
@@ -381,7 +388,7 @@ int pvm_recompile(const struct pvm_program *program, const struct pvm_execution 
     if (capacity > INT32_MAX)
         capacity = INT32_MAX; /* jumps within the code reach no further */
     if (!in_reach(target->vmctx, capacity) || !in_reach(target->jump_table, capacity) ||
-        !in_reach(target->exit, capacity))
+        !in_reach(target->exit, capacity) || (target->gs_base && (target->vmctx >= 0 || target->exit >= 0)))
         return -ERANGE;
 
     /* one implicit instruction behind each gap of the bitmask, one at either end */
@@ -396,6 +403,7 @@ int pvm_recompile(const struct pvm_program *program, const struct pvm_execution 
         .program = program,
         .target = target,
         .result = result,
+        .tmp1 = target->gs_base ? X86_R15 : X86_RSP,
         .w = program->isa == PVM_ISA_LATEST32 ? X86_32 : X86_64,
         .bmi2 = target->cpu_features & PVM_CPU_BMI2,
         .execution = execution,

@@ -12,6 +12,7 @@
 #ifndef PVM_RECOMPILER_H
 #define PVM_RECOMPILER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -44,12 +45,24 @@ enum pvm_cpu_feature {
 uint32_t pvm_cpu_features(void);
 
 /* Where the native code finds what it needs: signed distances in bytes from the first byte of the native
- * code, each within reach of a 32-bit displacement from every byte of it. */
+ * code, each within reach of a 32-bit displacement from every byte of it.
+ *
+ * Without `gs_base`, guest memory lies at its own addresses, and the native code uses every register: rsp is not a
+ * stack pointer. With it, guest memory lies from the GS base on, and `vmctx` and `exit` are distances from there,
+ * which have to be negative and fit 32 bits: one native code serves any number of guests in one process. rsp is then
+ * left alone, so that any signal handler finds a stack; gas is charged in vmctx instead of in a register. */
 struct pvm_target {
     int64_t vmctx;      /* struct vmctx */
     int64_t jump_table; /* native jump table: the slot of guest code address a is at a * 8 */
-    int64_t exit;       /* worker code that ends the guest's turn: jumped to with the new state in edi */
+    int64_t exit;       /* worker code that ends the guest's turn: jumped to with the new state in edi; with
+                           `gs_base`, a struct pvm_way_out */
+    bool gs_base;
     uint32_t cpu_features; /* of the CPU that will run the code: pvm_cpu_features() */
+};
+
+struct pvm_way_out {
+    uint64_t address; /* of the code that ends the guest's turn */
+    uint64_t base;    /* the GS base */
 };
 
 /* One guest instruction; the table of them is ascending in `pc`, and in `native` except that instructions

@@ -13,13 +13,14 @@
 
 #define LOAD 0x8bu
 #define STORE 0x89u
-#define GROUP_FF 0xffu /* /4: jmp */
+#define GROUP_FF 0xffu
+#define JMP 4u /* of GROUP_FF */
 
 static void load_registers(struct pvm_emitter *e)
 {
     for (size_t n = 0; n < PVM_REGISTER_COUNT; n++)
         pvm_emit_vmctx(e, LOAD, X86_64, pvm_native_register[n], offsetof(struct vmctx, regs) + 8 * n);
-    if (e->metered)
+    if (e->metered && !e->target->gs_base)
         pvm_emit_vmctx(e, LOAD, X86_64, GAS, offsetof(struct vmctx, gas));
 }
 
@@ -27,7 +28,7 @@ static void save_registers(struct pvm_emitter *e)
 {
     for (size_t n = 0; n < PVM_REGISTER_COUNT; n++)
         pvm_emit_vmctx(e, STORE, X86_64, pvm_native_register[n], offsetof(struct vmctx, regs) + 8 * n);
-    if (e->metered)
+    if (e->metered && !e->target->gs_base)
         pvm_emit_vmctx(e, STORE, X86_64, GAS, offsetof(struct vmctx, gas));
 }
 
@@ -36,6 +37,10 @@ static void leave(struct pvm_emitter *e, enum vmctx_state state)
 {
     save_registers(e);
     x86_mov_imm(&e->x86, X86_RDI, (int64_t)state);
+    if (e->target->gs_base) {
+        pvm_emit_gs(e, GROUP_FF, X86_32, JMP, e->target->exit + (int64_t)offsetof(struct pvm_way_out, address));
+        return;
+    }
     x86_put(&e->x86, 0xe9, 1);
     x86_put(&e->x86, (uint32_t)(e->target->exit - (pvm_native_offset(e) + INT64_C(4))), 4);
 }
@@ -63,14 +68,14 @@ void pvm_emit_trampolines(struct pvm_emitter *e)
 {
     e->result->enter = pvm_native_offset(e);
     load_registers(e);
-    pvm_emit_vmctx(e, GROUP_FF, X86_32, 4, offsetof(struct vmctx, next_native_pc));
+    pvm_emit_vmctx(e, GROUP_FF, X86_32, JMP, offsetof(struct vmctx, next_native_pc));
 
     e->result->halt = pvm_native_offset(e);
     leave(e, VMCTX_IDLE);
 
     e->result->trap = pvm_native_offset(e);
     pvm_emit_vmctx(e, STORE, X86_64, TMP0, offsetof(struct vmctx, tmp));
-    pvm_emit_vmctx(e, STORE, X86_64, TMP1, offsetof(struct vmctx, tmp) + 8);
+    pvm_emit_vmctx(e, STORE, X86_64, e->tmp1, offsetof(struct vmctx, tmp) + 8);
     leave(e, VMCTX_GUEST_TRAP);
 
     e->ecalli = stop(e, VMCTX_GUEST_ECALLI);
