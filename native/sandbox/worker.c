@@ -1,10 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * worker: the host's side of one sandbox process.
- *
- * What the guest says in the shared page is a hint; what the host believes is its own. Each word is read once.
- * The place where the guest stopped is looked up in the module's instruction table, and the instruction there
- * must be one that can stop in that way; its operands come from the module's code, not from the page.
+ * worker: the host's side of one sandbox process. What the shared page says is judged in recompiled.c.
  */
 #define _GNU_SOURCE
 #include "sandbox/worker.h"
@@ -21,8 +17,6 @@
 #include <unistd.h>
 
 #include "linux/linux.h"
-#include "pvm/decode.h"
-#include "sandbox/guest.h"
 #include "sandbox/nursery.h"
 
 /* --- life --- */
@@ -32,16 +26,17 @@ int sandbox_worker_create(sandbox_image *image, sandbox_worker **result)
     struct sandbox_worker *worker = calloc(1, sizeof *worker);
     if (worker == NULL)
         return -ENOMEM;
-    worker->image = image;
+    worker->recompiled.image = image;
+    worker->recompiled.code_base = LAYOUT_CODE_BASE;
     worker->owner = getpid();
     worker->pidfd = -1;
-    const int error = memory_create(&worker->memory, image, true);
+    const int error = memory_create(&worker->recompiled.memory, image, true);
     if (error < 0) {
         sandbox_worker_destroy(worker);
         return error;
     }
-    worker->vmctx = (struct vmctx *)(void *)worker->memory.ram;
-    worker->vmctx->state = VMCTX_STARTING;
+    worker->recompiled.vmctx = (struct vmctx *)(void *)worker->recompiled.memory.ram;
+    worker->recompiled.vmctx->state = VMCTX_STARTING;
     *result = worker;
     return 0;
 }
@@ -51,14 +46,14 @@ int sandbox_worker_request(sandbox_worker *worker, sandbox_nursery *nursery)
     struct zygote_request request = {
         .magic = ZYGOTE_MAGIC,
         .size = sizeof request,
-        .enter = worker->image->recompiled.enter,
-        .trap = worker->image->recompiled.trap,
+        .enter = worker->recompiled.image->recompiled.enter,
+        .trap = worker->recompiled.image->recompiled.trap,
     };
-    sandbox_image_windows(worker->image, request.windows);
+    sandbox_image_windows(worker->recompiled.image, request.windows);
     const int files[ZYGOTE_FILE_COUNT] = {
-        [ZYGOTE_FILE_RAM] = worker->memory.ram_file,
-        [ZYGOTE_FILE_IMAGE] = worker->image->file,
-        [ZYGOTE_FILE_AUX] = worker->memory.aux_file,
+        [ZYGOTE_FILE_RAM] = worker->recompiled.memory.ram_file,
+        [ZYGOTE_FILE_IMAGE] = worker->recompiled.image->file,
+        [ZYGOTE_FILE_AUX] = worker->recompiled.memory.aux_file,
     };
     return nursery_send(nursery, &request, sizeof request, files, zygote_request_files(&request));
 }
@@ -85,9 +80,9 @@ void sandbox_worker_destroy(sandbox_worker *worker)
     sandbox_worker_kill(worker);
     if (worker->pidfd >= 0)
         close(worker->pidfd);
-    else if (worker->vmctx != NULL)
+    else if (worker->recompiled.vmctx != NULL)
         sandbox_worker_mark_dead(worker); /* a process whose pidfd got lost on the way ends itself on this */
-    memory_destroy(&worker->memory);
+    memory_destroy(&worker->recompiled.memory);
     free(worker);
 }
 
@@ -98,7 +93,7 @@ int sandbox_worker_pidfd(const sandbox_worker *worker)
 
 struct sandbox_guest *sandbox_worker_guest(sandbox_worker *worker)
 {
-    return &worker->guest;
+    return &worker->recompiled.guest;
 }
 
 /* --- death --- */
@@ -108,8 +103,8 @@ void sandbox_worker_mark_dead(sandbox_worker *worker)
     if (worker->owner != getpid())
         return;
     worker->dead = true;
-    __atomic_store_n(&worker->vmctx->state, VMCTX_DEAD, __ATOMIC_RELEASE);
-    linux_futex(&worker->vmctx->state, FUTEX_WAKE, INT32_MAX);
+    __atomic_store_n(&worker->recompiled.vmctx->state, VMCTX_DEAD, __ATOMIC_RELEASE);
+    linux_futex(&worker->recompiled.vmctx->state, FUTEX_WAKE, INT32_MAX);
 }
 
 /* From linux/pidfd.h of Linux 6.15, which older headers lack; PID since 6.13. */
@@ -144,7 +139,7 @@ int sandbox_worker_wait_status(const sandbox_worker *worker)
 
 uint32_t *sandbox_worker_futex(sandbox_worker *worker)
 {
-    return &worker->vmctx->state;
+    return &worker->recompiled.vmctx->state;
 }
 
 uint32_t sandbox_worker_futex_value(const sandbox_worker *worker)
@@ -154,12 +149,8 @@ uint32_t sandbox_worker_futex_value(const sandbox_worker *worker)
 
 static void worker_go(sandbox_worker *worker, uint32_t native)
 {
-    struct vmctx *vmctx = worker->vmctx;
-    const uint64_t mask = guest_word_mask(worker->image);
-    for (unsigned i = 0; i < PVM_REGISTER_COUNT; i++)
-        vmctx->regs[i] = worker->guest.regs[i] & mask;
-    vmctx->gas = worker->guest.gas;
-    vmctx->next_native_pc = LAYOUT_CODE_BASE + native;
+    struct vmctx *vmctx = worker->recompiled.vmctx;
+    recompiled_put(&worker->recompiled, native);
     vmctx->spin = worker->spin;
     /* release: the registers above */
     __atomic_store_n(&vmctx->state, VMCTX_BUSY, __ATOMIC_RELEASE);
@@ -172,94 +163,21 @@ static int worker_forged(sandbox_worker *worker)
     return SANDBOX_FORGED;
 }
 
-static int worker_trapped(sandbox_worker *worker, uint32_t pc, uint32_t signal)
-{
-    worker->guest.pc = pc;
-    worker->guest.has_pc = 1;
-    worker->guest.signal = signal;
-    return SANDBOX_TRAP;
-}
-
-/* The gas ran out at `stub`, with its cost taken. */
-static int worker_out_of_gas(sandbox_worker *worker, const struct pvm_gas_stub *stub)
-{
-    struct sandbox_guest *guest = &worker->guest;
-    if (worker->image->execution.gas_metering == PVM_GAS_ASYNC)
-        return SANDBOX_OUT_OF_GAS;
-    const struct pvm_instruction *at = pvm_find_native(&worker->image->recompiled, stub->native);
-    guest->gas += stub->cost;
-    guest->pc = guest->next_pc = at->pc;
-    guest->has_pc = guest->has_next_pc = 1;
-    worker->resume_native = stub->native;
-    return SANDBOX_OUT_OF_GAS;
-}
-
 /* The guest stopped in a state that carries registers. */
 static int worker_take(sandbox_worker *worker, uint32_t state)
 {
-    /* volatile: one read of each word, whatever the guest does meanwhile */
-    const volatile struct vmctx *vmctx = worker->vmctx;
-    struct sandbox_guest *guest = &worker->guest;
-    const uint64_t mask = guest_word_mask(worker->image);
-    for (unsigned i = 0; i < PVM_REGISTER_COUNT; i++)
-        guest->regs[i] = vmctx->regs[i] & mask;
-    guest->gas = vmctx->gas;
-    guest->has_pc = 0;
-    guest->has_next_pc = 0;
-    guest->entering = 0;
-    if (state == VMCTX_IDLE)
-        return SANDBOX_FINISHED;
-
-    /* a trap reports the instruction itself, the others the address behind the jump that left it */
-    const uint64_t native = vmctx->native_pc - (state == VMCTX_GUEST_TRAP ? 0 : 1) - LAYOUT_CODE_BASE;
-    if (state == VMCTX_GUEST_TRAP) {
-        const struct pvm_gas_stub *stub = pvm_find_gas_stub(&worker->image->recompiled, native);
-        if (stub != NULL)
-            return worker_out_of_gas(worker, stub);
-    }
-    const struct pvm_instruction *at = pvm_find_native(&worker->image->recompiled, native);
-    if (at == NULL)
+    const int event = recompiled_take(&worker->recompiled, state);
+    if (event == SANDBOX_FORGED)
         return worker_forged(worker);
-    const struct pvm_decoded decoded = guest_instruction(worker->image, at->pc);
-    guest->pc = at->pc;
-    guest->has_pc = 1;
-    if (state == VMCTX_GUEST_TRAP) {
-        if (decoded.op == PVM_OP_memset) {
-            const uint64_t tmp[2] = {vmctx->tmp[0], vmctx->tmp[1]};
-            const uint32_t unused = pvm_fixup_memset(worker->image->program.isa, guest->regs, tmp);
-            if (worker->image->execution.gas_metering != PVM_GAS_NONE)
-                guest->gas += unused;
-        }
-        const uint32_t signal = vmctx->signal;
-        return worker_trapped(worker, at->pc, signal < 65 ? signal : 0);
-    }
-    if (state == VMCTX_GUEST_STEP && worker->image->execution.step_tracing) {
-        guest->next_pc = at->pc;
-        guest->has_next_pc = 1;
-        worker->resume_native = (uint32_t)native + 1;
-        return SANDBOX_STEP;
-    }
-    const struct pvm_instruction *next = at + 1; /* neither ends a block, so the table has a next one */
-    if (state == VMCTX_GUEST_ECALLI && decoded.op == PVM_OP_ecalli) {
-        guest->host_call = (uint32_t)decoded.x;
-        guest->next_pc = next->pc;
-        guest->has_next_pc = 1;
-        worker->resume_native = next->native;
-        return SANDBOX_HOST_CALL;
-    }
-    if (state == VMCTX_GUEST_SBRK && decoded.op == PVM_OP_sbrk) {
-        guest_sbrk(&worker->memory, guest, &decoded); /* only the host can move the end of the ram file */
-        guest->has_pc = 0;
-        worker_go(worker, next->native);
-        return SANDBOX_BUSY;
-    }
-    return worker_forged(worker);
+    if (event == SANDBOX_BUSY)
+        worker_go(worker, worker->recompiled.resume_native);
+    return event;
 }
 
 static int worker_look(sandbox_worker *worker)
 {
     /* acquire: what the worker wrote before it changed the state */
-    const uint32_t state = __atomic_load_n(&worker->vmctx->state, __ATOMIC_ACQUIRE);
+    const uint32_t state = __atomic_load_n(&worker->recompiled.vmctx->state, __ATOMIC_ACQUIRE);
     if (worker->dead)
         return SANDBOX_DIED;
     switch (state) {
@@ -268,8 +186,8 @@ static int worker_look(sandbox_worker *worker)
     case VMCTX_FAILED:
         if (worker->started)
             return worker_forged(worker);
-        worker->guest.failed_step = worker->vmctx->failed_step;
-        worker->guest.failed_errno = worker->vmctx->failed_errno;
+        worker->recompiled.guest.failed_step = worker->recompiled.vmctx->failed_step;
+        worker->recompiled.guest.failed_errno = worker->recompiled.vmctx->failed_errno;
         return SANDBOX_FAILED;
     case VMCTX_BUSY:
         return worker->started ? SANDBOX_BUSY : worker_forged(worker);
@@ -301,54 +219,14 @@ static uint64_t worker_now(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* The host set the next pc: charges the block around it, unless the code there does it. Returns the event with
- * which it ends at once, or SANDBOX_BUSY with *native set. */
-static int worker_enter(sandbox_worker *worker, uint32_t *native)
-{
-    struct sandbox_guest *guest = &worker->guest;
-    const struct sandbox_image *image = worker->image;
-    const struct pvm_instruction *at = pvm_find_pc(&image->recompiled, guest->next_pc);
-    uint32_t start;
-    if (at == NULL || !pvm_block_start(&image->program, guest->next_pc, &start)) {
-        /* no instruction starts there, or no block holds it: an invalid one, which traps (sections 4 and 8) */
-        guest->has_next_pc = 0;
-        guest->entering = 0;
-        return worker_trapped(worker, guest->next_pc, 0);
-    }
-    *native = at->native;
-    if (image->execution.gas_metering == PVM_GAS_NONE || image->execution.per_instruction || start == guest->next_pc)
-        return SANDBOX_BUSY;
-    const uint32_t cost = pvm_block_cost(&image->program, &image->execution.cost, start);
-    if (guest->gas >= cost) {
-        guest->gas -= cost;
-        return SANDBOX_BUSY;
-    }
-    if (image->execution.gas_metering == PVM_GAS_SYNC) {
-        guest->pc = guest->next_pc;
-        guest->has_pc = 1;
-    } else {
-        guest->gas -= cost;
-        guest->has_pc = guest->has_next_pc = 0;
-    }
-    return SANDBOX_OUT_OF_GAS;
-}
-
 int sandbox_worker_resume(sandbox_worker *worker, uint64_t spin_ns, uint32_t worker_spin)
 {
-    struct sandbox_guest *guest = &worker->guest;
     if (worker->dead)
         return SANDBOX_DIED;
-    if (!guest->has_next_pc)
-        return -EINVAL;
-    if (guest_is_overdrawn(worker->image, guest))
-        return SANDBOX_OUT_OF_GAS; /* guest code counts on gas that is not negative */
-    uint32_t native = worker->resume_native;
-    int event = guest->entering ? worker_enter(worker, &native) : SANDBOX_BUSY;
+    uint32_t native;
+    int event = recompiled_begin(&worker->recompiled, &native);
     if (event != SANDBOX_BUSY)
         return event;
-    guest->has_next_pc = 0;
-    guest->entering = 0;
-    guest->has_pc = 0;
     worker->spin = worker_spin;
     worker_go(worker, native);
 
@@ -369,16 +247,10 @@ int sandbox_worker_resume(sandbox_worker *worker, uint64_t spin_ns, uint32_t wor
 
 sandbox_memory *sandbox_worker_memory(sandbox_worker *worker)
 {
-    return &worker->memory;
+    return &worker->recompiled.memory;
 }
 
 int sandbox_worker_reset(sandbox_worker *worker)
 {
-    const int error = memory_reset(&worker->memory);
-    if (error < 0)
-        return error;
-    memset(&worker->guest, 0, sizeof worker->guest);
-    memset(worker->vmctx->regs, 0, sizeof worker->vmctx->regs);
-    memset(worker->vmctx->tmp, 0, sizeof worker->vmctx->tmp);
-    return 0;
+    return recompiled_reset(&worker->recompiled);
 }

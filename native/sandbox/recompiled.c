@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * recompiled: see recompiled.h.
+ */
+#include "sandbox/recompiled.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "pvm/decode.h"
+#include "sandbox/guest.h"
+
+/* --- going on --- */
+
+/* The host set the next pc: charges the block around it, unless the code there does it. Returns the event with
+ * which it ends at once, or SANDBOX_BUSY with *native set. */
+static int recompiled_enter(struct recompiled_guest *self, uint32_t *native)
+{
+    struct sandbox_guest *guest = &self->guest;
+    const struct sandbox_image *image = self->image;
+    const struct pvm_instruction *at = pvm_find_pc(&image->recompiled, guest->next_pc);
+    uint32_t start;
+    if (at == NULL || !pvm_block_start(&image->program, guest->next_pc, &start)) {
+        /* no instruction starts there, or no block holds it: an invalid one, which traps (sections 4 and 8) */
+        guest->pc = guest->next_pc;
+        guest->has_pc = 1;
+        guest->has_next_pc = 0;
+        guest->entering = 0;
+        guest->signal = 0;
+        return SANDBOX_TRAP;
+    }
+    *native = at->native;
+    if (image->execution.gas_metering == PVM_GAS_NONE || image->execution.per_instruction || start == guest->next_pc)
+        return SANDBOX_BUSY;
+    const uint32_t cost = pvm_block_cost(&image->program, &image->execution.cost, start);
+    if (guest->gas >= cost) {
+        guest->gas -= cost;
+        return SANDBOX_BUSY;
+    }
+    if (image->execution.gas_metering == PVM_GAS_SYNC) {
+        guest->pc = guest->next_pc;
+        guest->has_pc = 1;
+    } else {
+        guest->gas -= cost;
+        guest->has_pc = guest->has_next_pc = 0;
+    }
+    return SANDBOX_OUT_OF_GAS;
+}
+
+int recompiled_begin(struct recompiled_guest *self, uint32_t *native)
+{
+    struct sandbox_guest *guest = &self->guest;
+    if (!guest->has_next_pc)
+        return -EINVAL;
+    if (guest_is_overdrawn(self->image, guest))
+        return SANDBOX_OUT_OF_GAS; /* guest code counts on gas that is not negative */
+    *native = self->resume_native;
+    const int event = guest->entering ? recompiled_enter(self, native) : SANDBOX_BUSY;
+    if (event == SANDBOX_BUSY)
+        guest->has_next_pc = guest->entering = guest->has_pc = 0;
+    return event;
+}
+
+void recompiled_put(struct recompiled_guest *self, uint32_t native)
+{
+    struct vmctx *vmctx = self->vmctx;
+    const uint64_t mask = guest_word_mask(self->image);
+    for (unsigned i = 0; i < PVM_REGISTER_COUNT; i++)
+        vmctx->regs[i] = self->guest.regs[i] & mask;
+    vmctx->gas = self->guest.gas;
+    vmctx->next_native_pc = self->code_base + native;
+}
+
+/* --- stops --- */
+
+/* The gas ran out at `stub`, with its cost taken. */
+static int recompiled_out_of_gas(struct recompiled_guest *self, const struct pvm_gas_stub *stub)
+{
+    struct sandbox_guest *guest = &self->guest;
+    if (self->image->execution.gas_metering == PVM_GAS_ASYNC)
+        return SANDBOX_OUT_OF_GAS;
+    const struct pvm_instruction *at = pvm_find_native(&self->image->recompiled, stub->native);
+    guest->gas += stub->cost;
+    guest->pc = guest->next_pc = at->pc;
+    guest->has_pc = guest->has_next_pc = 1;
+    self->resume_native = stub->native;
+    return SANDBOX_OUT_OF_GAS;
+}
+
+/* The guest stopped at the instruction `at`, not in a way that goes on. */
+static int recompiled_trapped(struct recompiled_guest *self, const struct pvm_decoded *at, uint32_t signal)
+{
+    const volatile struct vmctx *vmctx = self->vmctx;
+    struct sandbox_guest *guest = &self->guest;
+    if (at->op == PVM_OP_memset) {
+        const uint64_t tmp[2] = {vmctx->tmp[0], vmctx->tmp[1]};
+        const uint32_t unused = pvm_fixup_memset(self->image->program.isa, guest->regs, tmp);
+        if (self->image->execution.gas_metering != PVM_GAS_NONE)
+            guest->gas += unused;
+    }
+    guest->signal = signal < 65 ? signal : 0;
+    return SANDBOX_TRAP;
+}
+
+int recompiled_take(struct recompiled_guest *self, uint32_t state)
+{
+    /* volatile: one read of each word, whatever the guest does meanwhile */
+    const volatile struct vmctx *vmctx = self->vmctx;
+    const struct sandbox_image *image = self->image;
+    struct sandbox_guest *guest = &self->guest;
+    const uint64_t mask = guest_word_mask(image);
+    for (unsigned i = 0; i < PVM_REGISTER_COUNT; i++)
+        guest->regs[i] = vmctx->regs[i] & mask;
+    guest->gas = vmctx->gas;
+    guest->has_pc = 0;
+    guest->has_next_pc = 0;
+    guest->entering = 0;
+    if (state == VMCTX_IDLE)
+        return SANDBOX_FINISHED;
+
+    /* a trap reports the instruction itself, the others the address behind the jump that left it */
+    const uint64_t native = vmctx->native_pc - (state == VMCTX_GUEST_TRAP ? 0 : 1) - self->code_base;
+    if (state == VMCTX_GUEST_TRAP) {
+        const struct pvm_gas_stub *stub = pvm_find_gas_stub(&image->recompiled, native);
+        if (stub != NULL)
+            return recompiled_out_of_gas(self, stub);
+    }
+    const struct pvm_instruction *at = pvm_find_native(&image->recompiled, native);
+    if (at == NULL)
+        return SANDBOX_FORGED;
+    const struct pvm_decoded decoded = guest_instruction(image, at->pc);
+    guest->pc = at->pc;
+    guest->has_pc = 1;
+    if (state == VMCTX_GUEST_TRAP)
+        return recompiled_trapped(self, &decoded, vmctx->signal);
+    if (state == VMCTX_GUEST_STEP && image->execution.step_tracing) {
+        guest->next_pc = at->pc;
+        guest->has_next_pc = 1;
+        self->resume_native = (uint32_t)native + 1;
+        return SANDBOX_STEP;
+    }
+    const struct pvm_instruction *next = at + 1; /* neither ends a block, so the table has a next one */
+    if (state == VMCTX_GUEST_ECALLI && decoded.op == PVM_OP_ecalli) {
+        guest->host_call = (uint32_t)decoded.x;
+        guest->next_pc = next->pc;
+        guest->has_next_pc = 1;
+        self->resume_native = next->native;
+        return SANDBOX_HOST_CALL;
+    }
+    if (state == VMCTX_GUEST_SBRK && decoded.op == PVM_OP_sbrk) {
+        guest_sbrk(&self->memory, guest, &decoded); /* only the host can move the end of the ram file */
+        guest->has_pc = 0;
+        self->resume_native = next->native;
+        return SANDBOX_BUSY;
+    }
+    return SANDBOX_FORGED;
+}
+
+int recompiled_reset(struct recompiled_guest *self)
+{
+    const int error = memory_reset(&self->memory);
+    if (error < 0)
+        return error;
+    memset(&self->guest, 0, sizeof self->guest);
+    memset(self->vmctx->regs, 0, sizeof self->vmctx->regs);
+    memset(self->vmctx->tmp, 0, sizeof self->vmctx->tmp);
+    return 0;
+}

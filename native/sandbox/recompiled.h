@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * recompiled: a guest in recompiled code, wherever that runs: how it goes on, and what it means that it stopped.
+ *
+ * What vmctx says is a hint; what the host believes is its own. Each word is read once. The place where the guest
+ * stopped is looked up in the module's instruction table, and the instruction there must be one that can stop in that
+ * way; its operands come from the module's code, not from the page.
+ */
+#ifndef SANDBOX_RECOMPILED_H
+#define SANDBOX_RECOMPILED_H
+
+#include <stdint.h>
+
+#include "pvm/vmctx.h"
+#include "sandbox/image.h"
+#include "sandbox/memory.h"
+#include "sandbox/sandbox_api.h"
+
+struct recompiled_guest {
+    sandbox_image *image; /* borrowed */
+    struct sandbox_memory memory;
+    struct vmctx *vmctx;    /* start of its ram; hostile */
+    uint64_t code_base;     /* address of the native code where the guest runs */
+    uint32_t resume_native; /* native offset at which the guest goes on, if not where the host set */
+    struct sandbox_guest guest;
+};
+
+/* Whether the guest can go on, and *native where. SANDBOX_BUSY: it can. Otherwise the event with which it ends at once,
+ * or -EINVAL if there is no next pc. A next pc that the host set has its block charged, unless the code there does it. */
+int recompiled_begin(struct recompiled_guest *self, uint32_t *native);
+
+/* Puts the guest's registers into vmctx, to go on at `native`. */
+void recompiled_put(struct recompiled_guest *self, uint32_t native);
+
+/* Makes an event of the state that native code left with, one that carries registers, and takes those over.
+ * SANDBOX_BUSY: it was an sbrk, which is done; the guest goes on at resume_native. SANDBOX_FORGED: no native code of the
+ * module leaves that behind. */
+int recompiled_take(struct recompiled_guest *self, uint32_t state);
+
+/* Memory and registers as they were at the start. 0 or -errno. */
+int recompiled_reset(struct recompiled_guest *self);
+
+#endif
