@@ -92,7 +92,13 @@ def make_module(engine: Engine, source: Source, config: ModuleConfig, directory:
         assert source.program is not None
         blob = ProgramBlob.parse(source.program)
     memory_map = _memory_map(blob, config)
-    image = _compile_image(blob, config, memory_map, interpreted=engine.config.backend == "interpreter")
+    image = _compile_image(
+        blob,
+        config,
+        memory_map,
+        interpreted=engine.config.backend == "interpreter",
+        in_process=engine.config.runs_in_process,
+    )
     module = _module(engine, blob, config, memory_map, image)
     if path:
         assert source.program is not None
@@ -117,6 +123,8 @@ def load_module(engine: Engine, path: str, config: ModuleConfig | None) -> tuple
 
     Raises OSError, `ModuleLoadError` and `CompileError`.
     """
+    if engine.config.runs_in_process:
+        raise ModuleLoadError(path, "native code from files is not run in this process (sandbox 'generic'): compile it")
     backend = engine.config.backend
     stored = read_module(path)
     if stored.backend != backend:
@@ -164,6 +172,7 @@ def _compile_image(
     memory_map: MemoryMap,
     *,
     interpreted: bool,
+    in_process: bool = False,
     stored: StoredModule | None = None,
     path: str = "",
 ) -> CData:
@@ -178,6 +187,7 @@ def _compile_image(
     if config.legacy_sbrk and blob.isa is InstructionSet.REVIVE_V1:
         source.isa = lib.SANDBOX_ISA_REVIVE_V1_SBRK
     source.interpreted = interpreted
+    source.in_process = in_process
     source.gas_metering = _METERING[config.gas_metering]
     source.per_instruction = config.per_instruction_metering
     source.step_tracing = config.step_tracing
@@ -218,7 +228,7 @@ def _compile_image(
             errno.ENOTSUP: "this processor lacks instructions that the recompiler uses ('pvm doctor' names them)",
             errno.EMFILE: "too many open files in this process (raise ulimit -n)",
             errno.ENFILE: "too many open files in the system",
-            errno.ENOMEM: "out of memory",
+            errno.ENOMEM: "out of memory, or of address space (ulimit -v)" if in_process else "out of memory",
         }
         name = ffi.string(lib.sandbox_errno_name(error)).decode()
         raise CompileError(f"cannot compile the program: {reasons.get(error, name)}")

@@ -17,6 +17,7 @@ from vm._compile import Source, load_module, make_module
 from vm._config import Config, ModuleConfig
 from vm._crosschecked import CrosscheckHome
 from vm._errors import InstanceStateError
+from vm._generic import GenericHome
 from vm._interpreted import InterpreterHome
 from vm._linux import LinuxHome
 from vm._machine import Home, Machine
@@ -74,6 +75,8 @@ class Engine:
                 self._home = InterpreterHome()
             elif self.config.crosscheck:
                 self._home = CrosscheckHome(self.config, self._ring)
+            elif self.config.sandbox == "generic":
+                self._home = GenericHome()
             else:
                 self._home = LinuxHome(self.config, self._ring)
             await self._home.start()
@@ -192,8 +195,9 @@ class Engine:
     # --- time ---
 
     def _may_spin(self) -> bool:
-        """Whether a processor is left for the event loop to poll on while another guest runs."""
-        return self._running + 2 <= self._processors
+        """Whether a processor is left for the event loop to poll on while another guest runs; a guest in this process
+        needs no other."""
+        return self.config.runs_in_process or self._running + 2 <= self._processors
 
     def _worker_spin(self) -> int:
         """Rounds for which a worker polls for its host once it has stopped."""

@@ -2,6 +2,7 @@
 """What an instance needs of whatever executes its guest: one interface, a class per home.
 
 * ``vm._linux``: recompiled code in a locked-down process per guest
+* ``vm._generic``: recompiled code in this process
 * ``vm._interpreted``: the interpreter, in this process
 * ``vm._crosschecked``: both at once, compared at every stop
 """

@@ -108,8 +108,11 @@ class Module:
         alone, brought to the disk and renamed. An error or a cancellation leaves what was there before, and nothing
         else. Works after the engine was closed, too.
 
-        Raises OSError, and ValueError for a program that was put together by hand and that no blob can hold.
+        Raises OSError, ValueError for a program that was put together by hand and that no blob can hold, and
+        `InstanceStateError` for native code that is for this process (`Config.sandbox`).
         """
+        if self._engine.config.runs_in_process:
+            raise InstanceStateError("native code for this process (sandbox 'generic') is not saved")
         stop = threading.Event()
         target = os.fspath(path)
         task = asyncio.create_task(in_thread(_save, self, target, stop))

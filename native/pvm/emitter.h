@@ -16,6 +16,10 @@
  * behind a charge and the stop of step tracing, 13 and 12; with a GS base a memset, 71 bytes, behind 19 and 12). */
 #define PVM_MAX_NATIVE_LENGTH 112
 
+/* From the native code of a memset, behind its charge, to its rep stosb: without and with gas. */
+#define PVM_MEMSET_LEAD(metered) ((metered) ? 15u : 5u)
+#define PVM_MEMSET_LEAD_GS(metered) ((metered) ? 44u : 16u)
+
 /* Scratch registers. No guest register lives there and nothing in them outlives an instruction. */
 #define TMP0 X86_RCX /* also a shift count, and the count of rep */
 /* The other is `tmp1` of the emitter: rsp, where nothing is pushed or called and signals have a stack of their own;

@@ -8,6 +8,7 @@
  */
 #include "emitter.h"
 
+#include <assert.h>
 #include <stddef.h>
 
 /* --- helpers ----------------------------------------------------------------------------------------------- */
@@ -472,9 +473,11 @@ static void store_bytes(struct pvm_emitter *e)
     if (e->target->gs_base) {
         x86_mov(&e->x86, X86_32, a0, a0);
         pvm_emit_gs(e, LOAD_ADD, X86_64, a0, base);
+        assert(pvm_native_offset(e) - e->body == PVM_MEMSET_LEAD_GS(e->metered));
         x86_put(&e->x86, 0xaaf3, 2); /* rep stosb */
         pvm_emit_gs(e, LOAD_SUB, X86_64, a0, base);
     } else {
+        assert(pvm_native_offset(e) - e->body == PVM_MEMSET_LEAD(e->metered));
         x86_put(&e->x86, 0xaaf367, 3); /* addr32 rep stosb */
     }
 }

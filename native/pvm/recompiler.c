@@ -424,6 +424,12 @@ int pvm_recompile(const struct pvm_program *program, const struct pvm_execution 
     return 0;
 }
 
+uint32_t pvm_memset_start(const struct pvm_execution *execution, bool gs_base, uint32_t native)
+{
+    const bool metered = execution->gas_metering != PVM_GAS_NONE;
+    return native - (gs_base ? PVM_MEMSET_LEAD_GS(metered) : PVM_MEMSET_LEAD(metered));
+}
+
 uint32_t pvm_fixup_memset(uint32_t isa, uint64_t *regs, const uint64_t *tmp)
 {
     uint64_t start = tmp[1];

@@ -133,9 +133,13 @@ const struct pvm_instruction *pvm_find_native(const struct pvm_recompiled *recom
 /* Makes registers saved by a fault in a memset those that the guest sees: the bytes before the fault are
  * stored and counted, so a0 has advanced and a2 has shrunk. `tmp` is that of vmctx, written by the trap
  * trampoline. Returns the gas to give back for the bytes that were paid and not stored. For a fault whose
- * instruction is a memset, and for nothing else: not for a guest that was parked there, whose native code
- * goes on in its middle. */
+ * instruction is a memset, or a guest that was interrupted at its rep stosb, and for nothing else. With a GS
+ * base, a0 has to be made an offset from it before. */
 uint32_t pvm_fixup_memset(uint32_t isa, uint64_t *regs, const uint64_t *tmp);
+
+/* Where a memset that was interrupted at its rep stosb, at native offset `native`, goes on once its registers are fixed
+ * up: at its beginning, behind the charge for its block. */
+uint32_t pvm_memset_start(const struct pvm_execution *execution, bool gs_base, uint32_t native);
 
 /* The gas stub at native offset `native`; NULL where there is none. */
 const struct pvm_gas_stub *pvm_find_gas_stub(const struct pvm_recompiled *recompiled, uint64_t native);

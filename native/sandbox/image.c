@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "sandbox/generic.h"
 #include "sandbox/memfd.h"
 
 /* No instruction becomes more than this many bytes of native code on average; a program that does is refused. */
@@ -31,12 +32,13 @@ static void image_fill_tables(const struct sandbox_image *image, uint8_t *file)
     const struct pvm_program *program = &image->program;
     uint64_t *table = (uint64_t *)(void *)file;
     const uint64_t slots = UINT64_C(2) * ((uint64_t)program->jump_table_count + 1);
-    pvm_fill_jump_table(program, &image->recompiled, LAYOUT_CODE_BASE, table);
+    const uint64_t code_base = sandbox_image_code_base(image);
+    pvm_fill_jump_table(program, &image->recompiled, code_base, table);
     for (uint64_t slot = slots; slot < image->jump_table_size / sizeof *table; slot++)
         table[slot] = PVM_INVALID_CODE_ADDRESS;
 
     uint64_t *page = (uint64_t *)(void *)(file + image->jump_table_size);
-    page[0] = LAYOUT_CODE_BASE + image->recompiled.halt;
+    page[0] = code_base + image->recompiled.halt;
     for (uint64_t slot = 1; slot < LAYOUT_PAGE / sizeof *page; slot++)
         page[slot] = PVM_INVALID_CODE_ADDRESS;
 }
@@ -58,16 +60,57 @@ static int image_interpret(struct sandbox_image *image, const struct sandbox_pro
     return pvm_interpreter_create(&image->program, &image->execution, &image->interpreter);
 }
 
+static const struct pvm_target image_worker_target = {
+    .vmctx = (int64_t)LAYOUT_VMCTX_BASE - (int64_t)LAYOUT_CODE_BASE,
+    .jump_table = (int64_t)LAYOUT_JUMP_TABLE_BASE - (int64_t)LAYOUT_CODE_BASE,
+    .exit = (int64_t)LAYOUT_EXIT - (int64_t)LAYOUT_CODE_BASE,
+};
+
+static const struct pvm_target image_generic_target = {
+    .vmctx = GENERIC_TARGET_VMCTX,
+    .jump_table = (int64_t)GENERIC_JUMP_TABLE,
+    .exit = GENERIC_TARGET_EXIT,
+    .gs_base = true,
+};
+
+/* Reserves address space for native code and its tables in this process. */
+static int image_reserve(struct sandbox_image *image)
+{
+    void *reserved =
+        mmap(NULL, GENERIC_CODE_RESERVATION, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (reserved == MAP_FAILED)
+        return -errno;
+    image->here = reserved;
+    return 0;
+}
+
+/* Maps the sealed file into the reservation. */
+static int image_map_here(const struct sandbox_image *image)
+{
+    struct zygote_mapping windows[WINDOW_COUNT];
+    sandbox_image_windows(image, windows);
+    const unsigned kinds[] = {WINDOW_JUMP_TABLE, WINDOW_RETURN, WINDOW_CODE};
+    for (unsigned i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        const struct zygote_mapping *window = &windows[kinds[i]];
+        const int protection = PROT_READ | (kinds[i] == WINDOW_CODE ? PROT_EXEC : 0);
+        if (mmap(image->here + (window->address - LAYOUT_CODE_BASE), window->size, protection, MAP_SHARED | MAP_FIXED,
+                 image->file, (off_t)window->offset) == MAP_FAILED)
+            return -errno;
+    }
+    return 0;
+}
+
 /* Recompiles straight into the file, through a mapping that is gone before the seals go on; or puts there what is
  * stored. */
 static int image_build(struct sandbox_image *image, const struct sandbox_program *source, struct sandbox_stored *stored)
 {
-    const struct pvm_target target = {
-        .vmctx = (int64_t)LAYOUT_VMCTX_BASE - (int64_t)LAYOUT_CODE_BASE,
-        .jump_table = (int64_t)LAYOUT_JUMP_TABLE_BASE - (int64_t)LAYOUT_CODE_BASE,
-        .exit = (int64_t)LAYOUT_EXIT - (int64_t)LAYOUT_CODE_BASE,
-        .cpu_features = pvm_cpu_features(),
-    };
+    struct pvm_target target = source->in_process ? image_generic_target : image_worker_target;
+    target.cpu_features = pvm_cpu_features();
+    if (source->in_process) {
+        const int error = image_reserve(image); /* the jump table holds addresses */
+        if (error < 0)
+            return error;
+    }
     image->jump_table_size = sandbox_page_up(UINT64_C(16) * ((uint64_t)image->program.jump_table_count + 1));
     image->ro_offset = image->jump_table_size + LAYOUT_PAGE;
     image->code_offset = image->ro_offset + image->map.ro_size;
@@ -113,7 +156,7 @@ static int image_build(struct sandbox_image *image, const struct sandbox_program
             return -errno;
         image->ro = ro;
     }
-    return 0;
+    return image->here != NULL ? image_map_here(image) : 0;
 }
 
 int sandbox_image_create(const struct sandbox_program *program, sandbox_image **result)
@@ -180,6 +223,8 @@ void sandbox_image_destroy(sandbox_image *image)
         return;
     if (image->ro != NULL)
         munmap((void *)(uintptr_t)image->ro, image->map.ro_size);
+    if (image->here != NULL)
+        munmap(image->here, GENERIC_CODE_RESERVATION);
     if (image->file >= 0)
         close(image->file);
     pvm_recompiled_free(&image->recompiled);

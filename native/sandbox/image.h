@@ -25,6 +25,7 @@ struct sandbox_image {
     uint8_t *bitmask;
     uint32_t rw_data_size;
     uint8_t *rw_data;
+    uint8_t *here;        /* reservation with native code and tables in this process (generic.h); NULL: for workers */
     const uint8_t *ro; /* host mapping of the read-only data, map.ro_size bytes; NULL if there is none */
     uint64_t ro_offset;
     uint64_t code_offset;
@@ -51,6 +52,12 @@ int sandbox_image_make(const struct sandbox_program *program, struct sandbox_sto
 
 /* Puts stored native code into `out`, which has room for it, and its tables into the image (image_file.c). */
 int sandbox_image_restore(struct sandbox_image *image, struct sandbox_stored *stored, uint8_t *out);
+
+/* Address of the native code where it runs. */
+static inline uint64_t sandbox_image_code_base(const struct sandbox_image *image)
+{
+    return image->here != NULL ? (uint64_t)(uintptr_t)image->here : LAYOUT_CODE_BASE;
+}
 
 /* The windows of a worker of this image into its files. */
 void sandbox_image_windows(const struct sandbox_image *image, struct zygote_mapping windows[WINDOW_COUNT]);

@@ -87,19 +87,36 @@ static int recompiled_out_of_gas(struct recompiled_guest *self, const struct pvm
     return SANDBOX_OUT_OF_GAS;
 }
 
-/* The guest stopped at the instruction `at`, not in a way that goes on. */
-static int recompiled_trapped(struct recompiled_guest *self, const struct pvm_decoded *at, uint32_t signal)
+static void recompiled_fixup_memset(struct recompiled_guest *self)
 {
     const volatile struct vmctx *vmctx = self->vmctx;
+    const uint64_t tmp[2] = {vmctx->tmp[0], vmctx->tmp[1]};
+    const uint32_t unused = pvm_fixup_memset(self->image->program.isa, self->guest.regs, tmp);
+    if (self->image->execution.gas_metering != PVM_GAS_NONE)
+        self->guest.gas += unused;
+}
+
+/* A signal came at native offset `native`, in the instruction `at`. */
+static int recompiled_signalled(struct recompiled_guest *self, const struct pvm_instruction *at,
+                                const struct pvm_decoded *decoded, uint64_t native)
+{
     struct sandbox_guest *guest = &self->guest;
-    if (at->op == PVM_OP_memset) {
-        const uint64_t tmp[2] = {vmctx->tmp[0], vmctx->tmp[1]};
-        const uint32_t unused = pvm_fixup_memset(self->image->program.isa, guest->regs, tmp);
-        if (self->image->execution.gas_metering != PVM_GAS_NONE)
-            guest->gas += unused;
+    const uint32_t signal = ((const volatile struct vmctx *)self->vmctx)->signal;
+    const bool interrupted = signal == self->interrupt && signal != 0;
+    const bool within = !interrupted || native != at->native;
+    if (within && decoded->op == PVM_OP_memset)
+        recompiled_fixup_memset(self);
+    if (!interrupted) {
+        guest->signal = signal < 65 ? signal : 0;
+        return SANDBOX_TRAP;
     }
-    guest->signal = signal < 65 ? signal : 0;
-    return SANDBOX_TRAP;
+    if (within && decoded->op != PVM_OP_memset)
+        return SANDBOX_FORGED;
+    guest->next_pc = at->pc;
+    guest->has_next_pc = 1;
+    self->resume_native =
+        within ? pvm_memset_start(&self->image->execution, self->gs_base, (uint32_t)native) : at->native;
+    return SANDBOX_INTERRUPTED;
 }
 
 int recompiled_take(struct recompiled_guest *self, uint32_t state)
@@ -132,7 +149,7 @@ int recompiled_take(struct recompiled_guest *self, uint32_t state)
     guest->pc = at->pc;
     guest->has_pc = 1;
     if (state == VMCTX_GUEST_TRAP)
-        return recompiled_trapped(self, &decoded, vmctx->signal);
+        return recompiled_signalled(self, at, &decoded, native);
     if (state == VMCTX_GUEST_STEP && image->execution.step_tracing) {
         guest->next_pc = at->pc;
         guest->has_next_pc = 1;

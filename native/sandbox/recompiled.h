@@ -9,6 +9,7 @@
 #ifndef SANDBOX_RECOMPILED_H
 #define SANDBOX_RECOMPILED_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "pvm/vmctx.h"
@@ -21,6 +22,8 @@ struct recompiled_guest {
     struct sandbox_memory memory;
     struct vmctx *vmctx;    /* start of its ram; hostile */
     uint64_t code_base;     /* address of the native code where the guest runs */
+    bool gs_base;           /* which native code it is (struct pvm_target) */
+    uint32_t interrupt;     /* the signal of a trap that is an interrupt; 0: there are none */
     uint32_t resume_native; /* native offset at which the guest goes on, if not where the host set */
     struct sandbox_guest guest;
 };
@@ -34,7 +37,7 @@ void recompiled_put(struct recompiled_guest *self, uint32_t native);
 
 /* Makes an event of the state that native code left with, one that carries registers, and takes those over.
  * SANDBOX_BUSY: it was an sbrk, which is done; the guest goes on at resume_native. SANDBOX_FORGED: no native code of the
- * module leaves that behind. */
+ * module leaves that behind. An interrupt leaves at the beginning of an instruction, or at the rep stosb of a memset. */
 int recompiled_take(struct recompiled_guest *self, uint32_t state);
 
 /* Memory and registers as they were at the start. 0 or -errno. */

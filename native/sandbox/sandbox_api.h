@@ -34,6 +34,7 @@ struct sandbox_memory_map {
 struct sandbox_program {
     uint32_t isa;
     uint32_t interpreted;     /* 0: recompile; 1: prepare for the interpreter */
+    uint32_t in_process;      /* recompile for this process (sandbox_generic), not for workers */
     uint32_t gas_metering;    /* enum pvm_gas_metering */
     uint32_t per_instruction; /* charge instructions instead of blocks */
     uint32_t step_tracing;
@@ -162,6 +163,7 @@ enum sandbox_event {
     SANDBOX_TRAP,      /* guest.pc trapped */
     SANDBOX_STEP,      /* step tracing: before the instruction at guest.pc */
     SANDBOX_OUT_OF_GAS, /* sync metering: guest.pc is where it goes on with more; async: there is no pc */
+    SANDBOX_INTERRUPTED, /* asked to, it stopped before the instruction at guest.pc */
     SANDBOX_FAILED,    /* set-up failed: guest.failed_step, guest.failed_errno; the worker ends itself */
     SANDBOX_DIED,      /* the worker process is dead */
     SANDBOX_FORGED,    /* the shared page says what guest code cannot have done: kill the worker */
@@ -237,6 +239,39 @@ void sandbox_interpreted_stop(sandbox_interpreted *interpreted);
 sandbox_memory *sandbox_interpreted_memory(sandbox_interpreted *interpreted);
 /* NULL is allowed. */
 void sandbox_interpreted_destroy(sandbox_interpreted *interpreted);
+
+/* --- generic: one guest in recompiled code in this process ---
+ *
+ * Nothing but the recompiler keeps it in. Its memory is bounded by the GS base and inaccessible pages, its traps are
+ * signals of this process (signals.h). No function here does anything to a guest that a parent process made.
+ */
+
+typedef struct sandbox_generic_home sandbox_generic_home;
+typedef struct sandbox_generic sandbox_generic;
+
+/* Installs the signal handlers, and starts a thread that pauses guests whose turn is over. Errors: those of
+ * pthread_create; -EMLINK: others changed signal handlers too often. */
+int sandbox_generic_open(sandbox_generic_home **home);
+/* No guest runs any more. NULL is allowed. */
+void sandbox_generic_close(sandbox_generic_home *home);
+
+/* Keeps `image`, which was made for this process. Errors: those of memory_create; -ENOMEM also for too many mappings
+ * (vm.max_map_count) or too little address space (RLIMIT_AS). */
+int sandbox_generic_create(sandbox_image *image, sandbox_generic **generic);
+struct sandbox_guest *sandbox_generic_guest(sandbox_generic *generic);
+/* Owned by the guest. */
+sandbox_memory *sandbox_generic_memory(sandbox_generic *generic);
+/* Runs it on the calling thread until it stops or its turn is over, at most half a millisecond after `turn_ns`
+ * nanoseconds. Returns an enum sandbox_event: SANDBOX_BUSY if it has to be called again, from any thread, SANDBOX_DIED
+ * if it was stopped for good; or -EINVAL if there is no next pc, and -EMLINK as above. While busy, guest state and
+ * memory are not to be used. */
+int sandbox_generic_run(sandbox_generic_home *home, sandbox_generic *generic, uint64_t turn_ns);
+/* Ends a run in another thread, soon, and any later one. Errors: -EMLINK as above, those of pthread_sigqueue. */
+int sandbox_generic_stop(sandbox_generic *generic);
+/* Memory and registers as they were at the start. Only while not busy. */
+int sandbox_generic_reset(sandbox_generic *generic);
+/* No thread runs it. NULL is allowed. */
+void sandbox_generic_destroy(sandbox_generic *generic);
 
 /* --- probes for `pvm doctor`: 0 or -errno --- */
 

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""Guests in recompiled code in this process: no process to start or to wake, and nothing but the recompiler's own
+correctness between a guest and its host."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final, cast
+
+from vm._errors import InstanceStateError, SandboxError, VMError
+from vm._nursery import sandbox_error
+from vm._sandbox import ffi, lib
+
+if TYPE_CHECKING:
+    from vm._machine import Machine
+    from vm._module import Module
+    from vm._sandbox import CData
+
+_LOG = logging.getLogger("vm")
+
+#: Nanoseconds that a guest may run on the event loop's thread before it goes on in another: that thread is held for a
+#: millisecond at most.
+_INLINE_NS: Final = 500_000
+#: Nanoseconds of one turn in a thread, so that many guests share few of them.
+_TURN_NS: Final = 20_000_000
+
+#: What helps, where it is not what helps a process.
+_REMEDIES: Final = {
+    errno.ENOMEM: "free some memory, or raise the limits on mappings (sysctl vm.max_map_count) and on address space "
+    "(ulimit -v): a guest takes 4 GiB of that, a module 33",
+    errno.EMLINK: "install handlers of SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP and SIGURG before the engine starts",
+}
+
+
+def _error(error: int, what: str) -> SandboxError:
+    remedy = _REMEDIES.get(-error)
+    return sandbox_error(error, what) if remedy is None else SandboxError(what, errno=-error, remedy=remedy)
+
+
+class Generic:
+    """One guest in this process; `home` is the C object of its engine, `threads` run it when it takes longer."""
+
+    __slots__ = ("__weakref__", "_handle", "_home", "_image", "_threads", "_turn", "dead", "guest", "memories", "pid")
+
+    def __init__(self, image: CData, home: CData, threads: ThreadPoolExecutor) -> None:
+        result = ffi.new("sandbox_generic **")
+        error = lib.sandbox_generic_create(image, result)
+        if error < 0:
+            raise _error(error, "making guest memory (memfd_create, mmap)")
+        self._image = image  # its code and tables are used until the handle is gone
+        self._home = home
+        self._threads = threads
+        # freed with its last reference, which a thread may hold
+        self._handle = ffi.gc(result[0], lib.sandbox_generic_destroy)
+        self.guest = lib.sandbox_generic_guest(self._handle)
+        self.memories = (lib.sandbox_generic_memory(self._handle),)
+        self._turn: asyncio.Future[int] | None = None
+        self.pid = os.getpid()
+        self.dead = False
+
+    def resume(self, spin_ns: int, worker_spin: int) -> int:
+        if self.dead:
+            return lib.SANDBOX_DIED
+        if spin_ns == 0:
+            return lib.SANDBOX_BUSY  # `wait` begins
+        return self._check(lib.sandbox_generic_run(self._home, self._handle, _INLINE_NS))
+
+    async def wait(self) -> int:
+        while (event := await self._take_turn()) == lib.SANDBOX_BUSY:
+            pass
+        return event
+
+    async def _take_turn(self) -> int:
+        # the thread lets go of the machine with the result: what is left of its work item lingers for a moment
+        held = [(self._home, self._handle, _TURN_NS)]
+        loop = asyncio.get_running_loop()
+        self._turn = loop.run_in_executor(self._threads, lambda: lib.sandbox_generic_run(*held.pop()))
+        try:
+            event = await asyncio.shield(self._turn)
+        except asyncio.CancelledError:
+            self.kill()
+            raise
+        return lib.SANDBOX_DIED if self.dead else self._check(event)
+
+    def _check(self, event: int) -> int:
+        if event < 0:
+            raise _error(event, "taking over signal handlers (sigaction)")
+        return event
+
+    def kill(self) -> None:
+        if not self.dead:
+            self.dead = True
+            error = lib.sandbox_generic_stop(self._handle)
+            if error < 0:  # its thread runs on until its turn is over, and ends then
+                _LOG.warning("cannot interrupt a guest: %s", ffi.string(lib.sandbox_errno_name(-error)).decode())
+
+    async def gone(self) -> None:
+        """Waits until no thread runs it any more, after a kill."""
+        if self._turn is not None:
+            await asyncio.wait([self._turn])
+
+    def death(self) -> VMError:
+        if self.pid != os.getpid():
+            return InstanceStateError(f"the guest belongs to process {self.pid}, of which this one was forked")
+        return InstanceStateError("the guest was stopped for good")
+
+
+class GenericHome:
+    """All guests of an engine with ``sandbox="generic"``."""
+
+    def __init__(self) -> None:
+        self._handle: CData = ffi.NULL
+        self._threads: ThreadPoolExecutor | None = None
+        self._machines: weakref.WeakSet[Generic] = weakref.WeakSet()
+
+    async def start(self) -> None:
+        """Installs the signal handlers. Raises `SandboxError`."""
+        _LOG.warning(
+            "sandbox 'generic': guests run in this process, and a fault of the recompiler would let them do "
+            "whatever it can; sandbox 'linux' keeps them in even then"
+        )
+        result = ffi.new("sandbox_generic_home **")
+        error = lib.sandbox_generic_open(result)
+        if error < 0:
+            raise _error(error, "starting the generic sandbox (sigaction, pthread_create)")
+        self._handle = ffi.gc(result[0], lib.sandbox_generic_close)
+        self._threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="vm-generic")
+
+    async def acquire(self, module: Module) -> Generic:
+        assert self._threads is not None
+        machine = Generic(module._image, self._handle, self._threads)
+        self._machines.add(machine)
+        return machine
+
+    async def release(self, module: Module, machine: Machine, *, reusable: bool) -> None:
+        machine.kill()
+        await cast(Generic, machine).gone()
+
+    async def aclose(self) -> None:
+        machines = list(self._machines)
+        for machine in machines:
+            machine.kill()
+        for machine in machines:
+            await machine.gone()
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown()  # all are idle
+        handle, self._handle = self._handle, ffi.NULL
+        if handle:
+            ffi.release(handle)
