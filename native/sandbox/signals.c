@@ -117,6 +117,15 @@ static bool signals_equal(const struct sigaction *a, const struct sigaction *b)
             memcmp(&a->sa_mask, &b->sa_mask, sizeof a->sa_mask) == 0);
 }
 
+static sigset_t signals_set(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    for (unsigned i = 0; i < SIGNALS_COUNT; i++)
+        sigaddset(&set, signals_all[i].number);
+    return set;
+}
+
 /* Makes our handler the one of `one`, over whatever is there. */
 static int signals_install(struct signals_one *one)
 {
@@ -135,6 +144,7 @@ static int signals_install(struct signals_one *one)
         one->levels++;
     /* On the alternate stack, if the thread has one: who put it there wants to see the end of the other. */
     struct sigaction action = {
+        .sa_mask = signals_set(), /* none of ours while one is handled: a guest is in one state at a time */
         .sa_sigaction = signals_handlers[level],
         .sa_flags = SA_SIGINFO | SA_ONSTACK | (current.sa_handler == SIG_DFL || current.sa_handler == SIG_IGN
                                                    ? SA_RESTART
@@ -200,10 +210,7 @@ int signals_enter(sigset_t *blocked)
         if (error < 0)
             return error;
     }
-    sigset_t needed;
-    sigemptyset(&needed);
-    for (unsigned i = 0; i < SIGNALS_COUNT; i++)
-        sigaddset(&needed, signals_all[i].number);
+    const sigset_t needed = signals_set();
     return -pthread_sigmask(SIG_UNBLOCK, &needed, blocked);
 }
 

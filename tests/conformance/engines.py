@@ -4,8 +4,8 @@
     python tests/conformance/engines.py --programs 200000 --seed 1
 
 Compared after every stop: why it stopped, program counters, gas and all registers; at the end of a program also its
-memory. Both backends share the decoder of the blob, nothing else. With --crosscheck the engine compares by itself
-(vm.Config.crosscheck), memory at every stop too.
+memory. Both backends share the decoder of the blob, nothing else. With --generic the recompiled code runs in this process. With
+--crosscheck the engine compares by itself (vm.Config.crosscheck), memory at every stop too.
 """
 
 from __future__ import annotations
@@ -185,6 +185,7 @@ async def compare(engines: Sequence[vm.Engine], seed: str, tally: Tally) -> None
 
 
 PAIR = (vm.Config(reuse_workers=False), vm.Config(backend="interpreter"))
+GENERIC = (vm.Config(sandbox="generic"), vm.Config(backend="interpreter"))
 CROSSCHECK = (vm.Config(reuse_workers=False, crosscheck=True),)
 
 
@@ -216,9 +217,10 @@ def main() -> None:
     parser.add_argument("--programs", type=int, default=2000, help="how many (default: 2000)")
     parser.add_argument("--seed", default="1", help="what to make them from (default: 1)")
     parser.add_argument("--first", type=int, default=0, help="number of the first one (default: 0)")
+    parser.add_argument("--generic", action="store_true", help="have recompiled code run in this process")
     parser.add_argument("--crosscheck", action="store_true", help="have one engine compare instead of two compared")
     options = parser.parse_args()
-    configs = CROSSCHECK if options.crosscheck else PAIR
+    configs = CROSSCHECK if options.crosscheck else GENERIC if options.generic else PAIR
     try:
         tally = aioring.run(compare_many(options.first, options.programs, options.seed, configs=configs, progress=True))
     except* (DifferenceError, vm.CrosscheckError) as group:

@@ -24,9 +24,11 @@ def load_engines() -> ModuleType:
 
 
 @pytest.mark.parametrize("part", range(4))
-async def test_they_agree(part: int) -> None:
+@pytest.mark.parametrize("pair", ["PAIR", "GENERIC"])
+async def test_they_agree(pair: str, part: int) -> None:
     """2000 programs in all, always the same ones."""
-    tally = await load_engines().compare_many(500 * part, 500, "ci")
+    engines = load_engines()
+    tally = await engines.compare_many(500 * part, 500, "ci", configs=getattr(engines, pair))
     assert tally.programs == 500
     # each way to stop was among them
     assert {"Trap", "HostCall", "OutOfGas", "Step"} <= set(tally.stops)
