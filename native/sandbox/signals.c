@@ -106,6 +106,7 @@ static unsigned signals_level(const struct sigaction *action)
 }
 
 #define SIGNALS_RESTORER 0x04000000 /* SA_RESTORER: the C library's own */
+#define SIGNALS_MASK_SIZE 8u /* what the kernel fills in of a mask; the rest is whatever was on the C library's stack */
 
 static bool signals_equal(const struct sigaction *a, const struct sigaction *b)
 {
@@ -114,7 +115,7 @@ static bool signals_equal(const struct sigaction *a, const struct sigaction *b)
         return false;
     return a->sa_handler == SIG_DFL || a->sa_handler == SIG_IGN ||
            (((a->sa_flags ^ b->sa_flags) & ~SIGNALS_RESTORER) == 0 &&
-            memcmp(&a->sa_mask, &b->sa_mask, sizeof a->sa_mask) == 0);
+            memcmp(&a->sa_mask, &b->sa_mask, SIGNALS_MASK_SIZE) == 0);
 }
 
 static sigset_t signals_set(void)

@@ -14,7 +14,7 @@ import vm
 
 pytestmark = pytest.mark.asyncio(loop_factories=["aioring"])
 
-BACKENDS = (vm.Config(), vm.Config(backend="interpreter"))
+HOMES = (vm.Config(), vm.Config(sandbox="generic"), vm.Config(backend="interpreter"))
 CROSSCHECK = vm.Config(crosscheck=True)
 
 #: A damaged program may loop for ever; nothing undamaged here takes longer.

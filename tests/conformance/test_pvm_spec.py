@@ -127,10 +127,17 @@ def cases(shared: Path) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("backend", ["recompiler", "interpreter"])
-async def test_published_cases(backend: Any, cases: list[dict[str, Any]]) -> None:
+HOMES = {
+    "linux": vm.Config(),
+    "generic": vm.Config(sandbox="generic"),
+    "interpreter": vm.Config(backend="interpreter"),
+}
+
+
+@pytest.mark.parametrize("home", HOMES)
+async def test_published_cases(home: str, cases: list[dict[str, Any]]) -> None:
     wrong = {}
-    async with vm.Engine(vm.Config(backend=backend)) as engine:
+    async with vm.Engine(HOMES[home]) as engine:
         for case in cases:
             if {"map"} & {action for step in case["steps"] for action in step}:
                 assert case["name"] in PAGED

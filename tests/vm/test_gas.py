@@ -39,6 +39,7 @@ RW = 0x20000
 
 CONFIGS = {
     "recompiler": vm.Config(),
+    "generic": vm.Config(sandbox="generic"),
     "interpreter": vm.Config(backend="interpreter"),
     "crosscheck": vm.Config(crosscheck=True),
 }

@@ -21,6 +21,7 @@ AUX = 3 * 0x4000
 
 CONFIGS = {
     "recompiler": vm.Config(),
+    "generic": vm.Config(sandbox="generic"),
     "interpreter": vm.Config(backend="interpreter"),
     "crosscheck": vm.Config(crosscheck=True),
 }
