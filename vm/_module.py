@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from vm._config import ModuleConfig
+from vm._errors import InstanceStateError
 from vm._instance import Instance
 from vm._module_file import pack_module, program_bytes, write_file
 from vm._sandbox import ffi, lib

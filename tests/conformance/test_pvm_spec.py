@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Instructions through the engine: the published cases in both backends, and every opcode of latest64 recompiled.
+"""Instructions through the engine: the published cases in every home, and every opcode of latest64 recompiled.
 
 The cases are ../shared/vectors/pvm-spec.json. Opcodes of latest64 are judged by the interpreter in tests/native, which
 was written from the specification and shares no code with the recompiler.

@@ -119,7 +119,7 @@ def test_interrupts_are_frozen_values(interrupt: vm.Interrupt) -> None:
     [
         ({"backend": "compiler"}, "backend"),
         ({"backend": "interpreter", "crosscheck": True}, "crosscheck"),
-        ({"sandbox": "generic"}, "sandbox"),
+        ({"sandbox": "firecracker"}, "sandbox"),
         ({"spin": -1e-9}, "spin"),
         ({"spin": 1.1e-3}, "spin"),
         ({"spin": float("nan")}, "spin"),

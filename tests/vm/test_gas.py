@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Gas, in both backends: charging, running out, going on."""
+"""Gas, in every home: charging, running out, going on."""
 
 from __future__ import annotations
 
