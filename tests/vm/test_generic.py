@@ -242,16 +242,16 @@ async def test_turns_do_not_show(metering: object, reference: vm.Engine, monkeyp
         async with one, other:
             machine = one._machine
             assert isinstance(machine, vm._generic.Generic)
-            for each in (one, other):
-                each.gas = 1 << 40
-                each.prepare_call("main", 3000)
-            while (event := run(machine._home, machine._handle, 0)) == vm._generic.lib.SANDBOX_BUSY:
-                turns += 1
-            assert event == vm._generic.lib.SANDBOX_FINISHED
-            await other.run()
-            assert list(one.registers.items()) == list(other.registers.items())
-            assert metering is None or one.gas == other.gas
-    assert turns > 5
+            while turns <= 5:  # how many a run has depends on who else uses the machine
+                for each in (one, other):
+                    each.gas = 1 << 40
+                    each.prepare_call("main", 3000)
+                while (event := run(machine._home, machine._handle, 0)) == vm._generic.lib.SANDBOX_BUSY:
+                    turns += 1
+                assert event == vm._generic.lib.SANDBOX_FINISHED
+                await other.run()
+                assert list(one.registers.items()) == list(other.registers.items())
+                assert metering is None or one.gas == other.gas
 
 
 async def test_a_long_run_leaves_the_loop_free(engine: vm.Engine) -> None:
