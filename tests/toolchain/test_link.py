@@ -50,7 +50,7 @@ import vm
 from vm.debug_info import DebugInfo
 from vm.disassembler import disassemble
 from vm.isa import InstructionSet
-from vm.toolchain import link
+from vm.toolchain import LinkError, link
 from vm.toolchain._relocations import Type
 
 M64 = 2**64 - 1
@@ -395,6 +395,17 @@ def test_the_same_bytes_every_time() -> None:
     elf = guest.to_bytes()
     for optimize in (False, True):
         assert link(elf, optimize=optimize).to_bytes() == link(elf, optimize=optimize).to_bytes()
+
+
+@BOTH
+def test_entry_points(optimize: bool) -> None:
+    guest = Guest()
+    guest.function("plain", addi(A0, A0, 1), RET)
+    guest.export("main", guest.function("main", RET))
+    program = link(guest.to_bytes(), optimize=optimize, entry_points=["plain", "main"])
+    assert sorted(export.name for export in program.exports) == ["main", "plain"]
+    with pytest.raises(LinkError, match="the entry point other is no symbol of code"):
+        link(guest.to_bytes(), entry_points=["other"])
 
 
 def test_strip() -> None:

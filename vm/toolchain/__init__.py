@@ -30,6 +30,7 @@ def link(
     optimize: bool = True,
     strip: bool = False,
     min_stack_size: int = 0,
+    entry_points: Sequence[str] = (),
     dispatch_table: Sequence[str | bytes] = (),
 ) -> ProgramBlob:
     """The program blob of an ELF file.
@@ -37,8 +38,9 @@ def link(
     `elf` is an executable, shared object or relocatable object for RV32E or RV64E, with its relocations
     (``--emit-relocs``) and with PolkaVM's metadata, which says what it exports and imports. `isa` defaults to latest32
     or latest64. `optimize` makes the code shorter and faster; `strip` leaves out the debug information. The stack gets
-    the most of `min_stack_size` bytes, what the guest asks for, and 8 KiB. `dispatch_table` names exports whose
-    numbers are fixed: code at offset 5 * i jumps to the i-th of them.
+    the most of `min_stack_size` bytes, what the guest asks for, and 8 KiB. `entry_points` are symbols of functions to
+    export besides those that the guest's metadata names. `dispatch_table` names exports whose places are fixed: code at
+    offset 5 * i jumps to the i-th of them.
 
     The same input gives the same bytes. Raises `LinkError` for what is no such file, and for all that a guest cannot
     do; ValueError for a stack size that is no u32.
@@ -47,5 +49,11 @@ def link(
         raise ValueError(f"min_stack_size must be from 0 to {0xFFFF_FFFF}, not {min_stack_size}")
     names = [name.encode() if isinstance(name, str) else name for name in dispatch_table]
     return link_image(
-        bytes(elf), isa=isa, optimize=optimize, strip=strip, min_stack_size=min_stack_size, dispatch_table=names
+        bytes(elf),
+        isa=isa,
+        optimize=optimize,
+        strip=strip,
+        min_stack_size=min_stack_size,
+        entry_points=entry_points,
+        dispatch_table=names,
     )

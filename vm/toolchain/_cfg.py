@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from vm.toolchain._decode import Decoded, Decoder, Form, UndecodableError
 from vm.toolchain._ir import TRAP, op
 from vm.toolchain._metadata import Metadata, MetadataReader
-from vm.toolchain._relocations import JUMPS, CodeRelocation, Relocations, Type
+from vm.toolchain._relocations import JUMPS, CodeRelocation, Relocations, Type, type_name
 from vm.toolchain._sections import ABSOLUTE, Image, Kind, Section, Target
 
 
@@ -202,8 +202,8 @@ class Flow:
         raise self._mismatch(address, relocation)
 
     def _mismatch(self, address: int, relocation: CodeRelocation) -> Exception:
-        name = Type(relocation.type).name
-        return self._image.error(f"R_RISCV_{name} on an instruction it is not for", address=address)
+        name = type_name(relocation.type)
+        return self._image.error(f"{name} on an instruction it is not for", address=address)
 
     def _addressing(self, address: int, decoded: Decoded, length: int, relocation: CodeRelocation) -> Item:
         form, target = decoded.form, relocation.target

@@ -32,6 +32,7 @@ def link_image(
     optimize: bool,
     strip: bool,
     min_stack_size: int,
+    entry_points: Sequence[str],
     dispatch_table: Sequence[bytes],
 ) -> ProgramBlob:
     image = Image(elf)
@@ -40,7 +41,7 @@ def link_image(
     isa = _choose_isa(image, isa)
     relocations = Relocations(image)
     metadata = MetadataReader(image, relocations)
-    exports = metadata.exports()
+    exports = metadata.exports(entry_points)
     if not exports:
         raise LinkError("the ELF file exports nothing", hint="export at least one function, and do not strip it")
     reachable = Reachable(image, relocations, metadata, exports)

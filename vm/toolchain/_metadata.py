@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from vm._printable import shorten
@@ -45,8 +46,11 @@ class MetadataReader:
         self._found: dict[Target, Metadata] = {}
         self._symbol_bytes = 0
 
-    def exports(self) -> list[ExportedFunction]:
-        """The exports in the order of the file; raises `LinkError` if two have the same name."""
+    def exports(self, entry_points: Sequence[str]) -> list[ExportedFunction]:
+        """The exports in the order of the file, then `entry_points`, which are symbols.
+
+        Raises `LinkError` if two have the same name, or a symbol is not there.
+        """
         image, word = self._image, self._image.word_size
         found: dict[bytes, ExportedFunction] = {}
         for section in image.sections_named(_EXPORTS):
@@ -78,6 +82,12 @@ class MetadataReader:
                     raise image.error(f"more than {MAX_EXPORTS} exports", section=section)
                 found[metadata.symbol] = ExportedFunction(metadata.symbol, target.address, metadata.outputs)
                 offset += 1 + 2 * word
+        symbols = self._image.code_symbols(set(entry_points))
+        for name in entry_points:
+            if name not in symbols:
+                raise image.error(f"the entry point {shorten(name)} is no symbol of code")
+            # What it returns nobody says: at most two values.
+            found.setdefault(name.encode(), ExportedFunction(name.encode(), symbols[name], _MOST_RESULTS))
         return list(found.values())
 
     def stack_size(self) -> int:

@@ -266,6 +266,17 @@ class Image:
             value += self.sections[section].address
         return Target(section, value + addend)
 
+    def code_symbols(self, names: set[str]) -> dict[str, int]:
+        """The addresses of the symbols of code that have one of these names; a global one goes before local ones."""
+        found: dict[str, int] = {}
+        for index in range(self.symbol_count) if names else ():
+            _, info, section, value, _ = self._raw_symbol(index)
+            if 0 < section < len(self.sections) and self.sections[section].kind is Kind.CODE:
+                name = self.symbol_name(index)
+                if name in names and (info >> 4 or name not in found):
+                    found[name] = value + (self.sections[section].address if self.relocatable else 0)
+        return found
+
     # --- For people ---------------------------------------------------------------------------------------------------
 
     def _function_table(self) -> tuple[list[int], list[tuple[int, int]]]:
