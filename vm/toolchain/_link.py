@@ -32,8 +32,8 @@ def link_image(
     optimize: bool,
     strip: bool,
     min_stack_size: int,
-    entry_points: Sequence[str],
-    dispatch_table: Sequence[bytes],
+    entry_points: Sequence[str] = (),
+    dispatch_table: Sequence[bytes] = (),
 ) -> ProgramBlob:
     image = Image(elf)
     sources = Sources(image)
