@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal, TypeAlias
 
 from vm.gas import CostModel
+
+Sandbox: TypeAlias = Literal["linux", "generic"]
+SANDBOXES: Final[tuple[Sandbox, ...]] = ("linux", "generic")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +26,12 @@ class Config:
     #: not stop at all is compared with nothing: limit its gas, trace steps, or give up after a while. Not with backend
     #: "interpreter".
     crosscheck: bool = False
-    #: What keeps recompiled code in. "linux": a locked-down process per guest. "generic": nothing but the code itself: it
-    #: runs in this process, with an address space of its own but no other wall, so a fault of the recompiler would be a
-    #: hole through which a guest gets at everything that this process has. For trusted or checked programs, and where
-    #: processes cannot be had; calls are faster. It installs handlers of SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP and
-    #: SIGURG while it is open, and hands on what is not its own.
-    sandbox: Literal["linux", "generic"] = "linux"
+    #: What keeps recompiled code in. "linux": a locked-down process per guest. "generic": nothing but the code itself.
+    #: It runs in this process, and a fault of the recompiler would be a hole through which a guest gets at everything
+    #: that this process has. For programs that are trusted, and where processes cannot be had; calls and starts are
+    #: faster. While the engine is open, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP and SIGURG have handlers of its own,
+    #: which hand on what is not about guests. docs/sandboxes.md has more.
+    sandbox: Sandbox = "linux"
     #: Seconds that a resumed guest is polled before its waiter is suspended on the event loop, at most 1 ms. Short
     #: calls are answered within it; it adapts to each instance and is off while guests outnumber processors.
     spin: float = 50e-6
@@ -51,7 +54,7 @@ class Config:
             raise ValueError(
                 "crosscheck compares the recompiler with the interpreter: it goes with backend 'recompiler'"
             )
-        if self.sandbox not in ("linux", "generic"):
+        if self.sandbox not in SANDBOXES:
             raise ValueError(f"unknown sandbox {self.sandbox!r}: there are 'linux' and 'generic'")
         if self.crosscheck and self.sandbox != "linux":
             raise ValueError("crosscheck compares a worker with the interpreter: it goes with sandbox 'linux'")

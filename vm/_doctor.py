@@ -19,8 +19,10 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
 
 import aioring
 from aioring._features import OPERATIONS
+from vm._config import Config
 from vm._engine import Engine
 from vm._errors import SandboxError, VMError
+from vm._homes import Matter, matrix, try_all
 from vm._nursery import Nursery
 from vm._sandbox import ffi, lib
 from vm.assembler import assemble
@@ -54,6 +56,21 @@ def examine() -> tuple[Check, ...]:
     return tuple(_checks())
 
 
+def compare_homes(checks: tuple[Check, ...]) -> tuple[Matter, ...]:
+    """What each home of guests (docs/sandboxes.md) does on this machine, of which `checks` is what `examine` found.
+
+    Runs a guest in those homes that it did not try; otherwise as `examine`.
+    """
+    by_name = {check.requirement: check for check in checks}
+
+    def run(config: Config) -> str:
+        trial = _try_guest(config)
+        return f"ran, in {trial.seconds * 1e3:.0f} ms" if isinstance(trial, Trial) else str(trial)
+
+    trials = try_all(run, possible=by_name["io_uring"].status == "ok", linux=by_name["guest"].found)
+    return matrix(checks, trials)
+
+
 def guests_can_run(checks: tuple[Check, ...]) -> bool:
     """Whether nothing is missing: one of the rows is a guest that ran."""
     return all(check.status != "missing" for check in checks)
@@ -75,7 +92,7 @@ def _checks() -> Iterator[Check]:
         value = _sysctl(name)
         if value is not None:
             yield _namespace_sysctl(name, value, wanted, started)
-    trial = _try_guest() if supported is not None and started else None
+    trial = _try_guest(Config()) if supported is not None and started else None
     yield _guest(trial, "io_uring" if supported is None else "user namespaces")
     yield _open_files(trial.files if isinstance(trial, Trial) else None)
     yield _userfaultfd()
@@ -245,16 +262,16 @@ class Trial:
     files: int
 
 
-def _try_guest() -> Trial | Exception:
+def _try_guest(config: Config) -> Trial | Exception:
     try:
-        return _run(_run_guest(), aioring.run)
+        return _run(_run_guest(config), aioring.run)
     except (VMError, aioring.AioringError, OSError) as error:
         return error
 
 
-async def _run_guest() -> Trial:
+async def _run_guest(config: Config) -> Trial:
     began = time.perf_counter()
-    async with asyncio.timeout(_PATIENCE), Engine() as engine:
+    async with asyncio.timeout(_PATIENCE), Engine(config) as engine:
         module = await engine.compile(assemble(_PROGRAM, InstructionSet.LATEST64))
         before = _count_open_files()
         async with await module.instantiate() as instance:

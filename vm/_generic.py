@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("vm")
 
-#: Nanoseconds that a guest may run on the event loop's thread before it goes on in another: that thread is held for a
-#: millisecond at most.
+#: Nanoseconds that a guest may run on the event loop's thread, at most, before it goes on in another. As much again may
+#: pass before it is interrupted: that thread is held for a millisecond.
 _INLINE_NS: Final = 500_000
 #: Nanoseconds of one turn in a thread, so that many guests share few of them.
 _TURN_NS: Final = 20_000_000
@@ -68,7 +68,7 @@ class Generic:
             return lib.SANDBOX_DIED
         if spin_ns == 0:
             return lib.SANDBOX_BUSY  # `wait` begins
-        return self._check(lib.sandbox_generic_run(self._home, self._handle, _INLINE_NS))
+        return self._check(lib.sandbox_generic_run(self._home, self._handle, min(spin_ns, _INLINE_NS)))
 
     async def wait(self) -> int:
         while (event := await self._take_turn()) == lib.SANDBOX_BUSY:
@@ -76,10 +76,15 @@ class Generic:
         return event
 
     async def _take_turn(self) -> int:
-        # the thread lets go of the machine with the result: what is left of its work item lingers for a moment
-        held = [(self._home, self._handle, _TURN_NS)]
-        loop = asyncio.get_running_loop()
-        self._turn = loop.run_in_executor(self._threads, lambda: lib.sandbox_generic_run(*held.pop()))
+        # what the thread needs until the guest is out of its code, and lets go of with the result: what is left of its
+        # work item lingers for a moment
+        held = [(self._home, self._handle, self._image)]
+
+        def run() -> int:
+            home, handle, image = held.pop()
+            return lib.sandbox_generic_run(home, handle, _TURN_NS)
+
+        self._turn = asyncio.get_running_loop().run_in_executor(self._threads, run)
         try:
             event = await asyncio.shield(self._turn)
         except asyncio.CancelledError:

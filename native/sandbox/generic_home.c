@@ -155,7 +155,7 @@ int sandbox_generic_run(sandbox_generic_home *home, sandbox_generic *guest, uint
         run.next->link = &run.next;
     home->running = &run;
     home->started++;
-    if (home->next_look > run.end)
+    if (home->next_look > run.end + HOME_TICK) /* otherwise it looks soon enough by itself */
         pthread_cond_signal(&home->woken);
     pthread_mutex_unlock(&home->lock);
 

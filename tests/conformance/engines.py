@@ -4,8 +4,8 @@
     python tests/conformance/engines.py --programs 200000 --seed 1
 
 Compared after every stop: why it stopped, program counters, gas and all registers; at the end of a program also its
-memory. Both backends share the decoder of the blob, nothing else. With --generic the recompiled code runs in this process. With
---crosscheck the engine compares by itself (vm.Config.crosscheck), memory at every stop too.
+memory. Both backends share the decoder of the blob, nothing else. With --generic recompiled code runs in this process.
+With --crosscheck the engine compares by itself (vm.Config.crosscheck), memory at every stop too.
 """
 
 from __future__ import annotations

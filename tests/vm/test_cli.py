@@ -164,7 +164,7 @@ def test_the_help_tells_the_options_and_the_exit_statuses(pvm: Command) -> None:
     output = pvm.prints("run", "--help")
     for option in ("--import", "--host", "--returns", "--timeout", "--page-size", "--json", "--traceback"):
         assert option in output
-    for option in ("--backend", "--crosscheck", "--step-tracing", "--gas", "--legacy-sbrk"):
+    for option in ("--backend", "--sandbox", "--crosscheck", "--step-tracing", "--gas", "--legacy-sbrk"):
         assert option in output
     assert "[EXPORT] [ARGS]..." in output
     assert "'linker = vm.Linker()'" in " ".join(output.replace("│", " ").split())
@@ -208,6 +208,7 @@ def test_hello_world(pvm: Command) -> None:
         (["1", "2", "--page-size", "0x4000"], 3),
         (["1", "2", "--backend", "interpreter"], 3),
         (["1", "2", "--backend", "recompiler"], 3),
+        (["1", "2", "--sandbox", "linux"], 3),
         (["1", "2", "--crosscheck"], 3),
         (["1", "2", "--crosscheck", "--step-tracing", "--gas", "2"], 3),
         (["1", "2", "--gas", "2"], 3),
@@ -218,6 +219,13 @@ def test_hello_world(pvm: Command) -> None:
 )
 def test_results(pvm: Command, arguments: list[str], expected: int) -> None:
     assert pvm.prints("run", "add.polkavm", *arguments) == f"{expected}\n"
+
+
+def test_the_generic_sandbox_comes_with_a_warning(pvm: Command) -> None:
+    status, output, errors = pvm("run", "add.polkavm", "1", "2", "--sandbox", "generic", "--gas", "100")
+    assert (status, output) == (0, "3\n")
+    assert errors.count("\n") == 1
+    assert "a fault of the recompiler" in errors
 
 
 def test_nine_arguments(pvm: Command) -> None:
@@ -318,6 +326,16 @@ def test_the_default_export_is_main_or_the_only_one(pvm: Command) -> None:
         (
             ["run", "add.polkavm", "--crosscheck", "--backend", "interpreter"],
             "--crosscheck compares both backends: it does not go with --backend interpreter",
+        ),
+        (["run", "add.polkavm", "--sandbox", "none"], "--sandbox must be one of linux, generic, not 'none'"),
+        (["run", "add.polkavm", "--sandbox", ""], "--sandbox must be one of linux, generic, not ''"),
+        (
+            ["run", "add.polkavm", "--sandbox", "generic", "--backend", "interpreter"],
+            "--sandbox keeps recompiled code in: it does not go with --backend interpreter",
+        ),
+        (
+            ["run", "add.polkavm", "--sandbox", "generic", "--crosscheck"],
+            "--crosscheck compares a process with the interpreter: it does not go with --sandbox generic",
         ),
         (["run", "add.polkavm", "--step-tracing"], "--step-tracing goes with --crosscheck only"),
         (["run", "add.polkavm", "--gas", "much"], "--gas is 'much', which is no integer"),

@@ -126,6 +126,41 @@ def test_json() -> None:
     assert all(set(check) == {"requirement", "found", "enables", "fix", "status"} for check in checks.values())
 
 
+MATTERS = {
+    *("a guest here", "sandboxing", "memory protection", "paging"),
+    *("signals", "io_uring", "filtering", "limits"),
+}
+
+
+def homes(*command: str) -> dict[str, dict[str, str]]:
+    """The matrix of a command that ends in ``doctor --json``, by matter."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
+    return {row.pop("what"): row for row in json.loads(done.stdout)["homes"]}
+
+
+def test_the_matrix_of_homes() -> None:
+    found = homes(*DOCTOR, "--json")
+    assert set(found) == MATTERS
+    assert all(set(row) == {"linux", "generic", "interpreter"} for row in found.values())
+    assert all(cell.startswith("ran, in ") for cell in found["a guest here"].values())
+    assert not any("not available" in cell for row in found.values() for cell in row.values())
+    assert "SIGURG" in found["signals"]["generic"]
+
+
+def test_the_matrix_where_processes_cannot_be_had() -> None:
+    found = homes(sys.executable, "-W", "error", "-c", FORBID, str(SYSTEM_CALLS["fsopen"]), str(errno.EPERM))
+    guests = found["a guest here"]
+    assert guests.pop("linux") == "not tried"
+    assert all(cell.startswith("ran, in ") for cell in guests.values())
+    assert found["sandboxing"]["linux"].endswith("not available")
+
+
+def test_the_matrix_without_io_uring() -> None:
+    found = homes(sys.executable, "-W", "error", "-c", FORBID, str(SYSTEM_CALLS["io_uring_setup"]), str(errno.EPERM))
+    assert found["a guest here"]["generic"] == "not tried: see io_uring"
+    assert found["io_uring"]["interpreter"] == "the engine's ring: not available"
+
+
 @pytest.mark.parametrize("columns", [None, "80", "200"])
 def test_the_table_in_a_pipe(columns: str | None) -> None:
     more = {} if columns is None else {"COLUMNS": columns}

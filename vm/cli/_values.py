@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vm._config import ModuleConfig
+from vm._config import SANDBOXES, ModuleConfig, Sandbox
 from vm._module_file import BACKENDS, Backend
 from vm._types import WORD
 from vm.cli._errors import CommandError, Status
@@ -55,6 +55,16 @@ def choose_backend(name: str | None) -> Backend | None:
     found = next((backend for backend in BACKENDS if backend == name), None)
     if found is None and name is not None:
         raise usage(f"--backend must be one of {', '.join(BACKENDS)}, not '{shorten(name)}'")
+    return found
+
+
+def choose_sandbox(name: str | None) -> Sandbox:
+    """The sandbox of this name, linux if there is none. Raises `CommandError`."""
+    if name is None:
+        return "linux"
+    found = next((sandbox for sandbox in SANDBOXES if sandbox == name), None)
+    if found is None:
+        raise usage(f"--sandbox must be one of {', '.join(SANDBOXES)}, not '{shorten(name)}'")
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 import vm
+from vm._config import Sandbox as SandboxName
 from vm._module_file import Backend as BackendName
 from vm._module_file import StoredModule
 from vm.cli._errors import Status
@@ -21,7 +22,7 @@ from vm.cli._host import make_linker, parse_imports
 from vm.cli._output import write, write_json
 from vm.cli._stdio import GRANTS, link_stdio, takes_arguments
 from vm.cli._text import shorten
-from vm.cli._values import choose_backend, choose_export, integer, module_config, parse_arguments, usage
+from vm.cli._values import choose_backend, choose_export, choose_sandbox, integer, module_config, parse_arguments, usage
 
 #: How a result can be read, by the names of the types.
 _RETURNS = {"int": int, "u32": vm.u32, "i32": vm.i32, "u64": vm.u64, "i64": vm.i64}
@@ -93,6 +94,15 @@ Backend = Annotated[
         show_default=False,
     ),
 ]
+Sandbox = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="What keeps recompiled code in: linux (the default), a locked-down process, or generic, nothing but the "
+        "code itself, in this process: a fault of the recompiler would be a hole.",
+        show_default=False,
+    ),
+]
 Crosscheck = Annotated[
     bool,
     typer.Option(
@@ -159,6 +169,7 @@ def run(
     timeout: Timeout = None,
     page_size: PageSize = None,
     backend: Backend = None,
+    sandbox: Sandbox = None,
     crosscheck: Crosscheck = False,
     step_tracing: StepTracing = False,
     gas: Gas = None,
@@ -176,7 +187,7 @@ def run(
     """
     words = [] if export is None else [export, *(args or [])]
     path = None if host is None else Path(host)
-    options = partial(_options, backend, crosscheck, step_tracing, gas, page_size, legacy_sbrk)
+    options = partial(_options, backend, sandbox, crosscheck, step_tracing, gas, page_size, legacy_sbrk)
     stdio = _Stdio(grants or [], directories or [], environment or [])
     return partial(
         _run, Path(program), words, context.obj, imports or [], path, returns, timeout, options, stdio, as_json
@@ -216,7 +227,7 @@ def _run(
     call = Call(
         blob=blob,
         compiled=None if stored is None else program,
-        engine=vm.Config(backend=backend, crosscheck=given.crosscheck),
+        engine=vm.Config(backend=backend, sandbox=given.sandbox, crosscheck=given.crosscheck),
         config=config,
         export=export,
         arguments=parse_arguments(rest, blob.isa.word_bits),
@@ -260,6 +271,7 @@ class _Options(NamedTuple):
     """What the options say about how to execute the program; None: nothing."""
 
     backend: BackendName | None
+    sandbox: SandboxName
     gas: int | None
     page_size: int | None
     legacy_sbrk: bool
@@ -277,6 +289,8 @@ class _Options(NamedTuple):
         wrong = ""
         if self.backend not in (None, stored.backend):
             wrong = f"for the {stored.backend}: leave --backend out"
+        elif self.sandbox != "linux" and stored.backend == "recompiler":
+            wrong = "for sandbox linux: leave --sandbox out"
         elif self.page_size not in (None, config.page_size):
             wrong = f"for pages of {config.page_size} bytes: leave --page-size out"
         elif self.legacy_sbrk and not config.legacy_sbrk:
@@ -296,6 +310,7 @@ class _Options(NamedTuple):
 
 def _options(
     backend: str | None,
+    sandbox: str | None,
     crosscheck: bool,
     step_tracing: bool,
     gas: str | None,
@@ -303,6 +318,11 @@ def _options(
     legacy_sbrk: bool,
 ) -> _Options:
     name = choose_backend(backend)
+    home = choose_sandbox(sandbox)
+    if sandbox is not None and name == "interpreter":
+        raise usage("--sandbox keeps recompiled code in: it does not go with --backend interpreter")
+    if crosscheck and home != "linux":
+        raise usage(f"--crosscheck compares a process with the interpreter: it does not go with --sandbox {home}")
     if crosscheck and name not in (None, "recompiler"):
         raise usage(f"--crosscheck compares both backends: it does not go with --backend {backend}")
     if step_tracing and not crosscheck:
@@ -311,7 +331,7 @@ def _options(
     if budget is not None and not 0 <= budget <= _MOST_GAS:
         raise usage(f"--gas must be from 0 to {_MOST_GAS}, not {budget}")
     size = None if page_size is None else integer(page_size, "--page-size")
-    return _Options(name, budget, size, legacy_sbrk, crosscheck, step_tracing)
+    return _Options(name, home, budget, size, legacy_sbrk, crosscheck, step_tracing)
 
 
 def _seconds(text: str) -> float:

@@ -6,7 +6,7 @@
 //!     polkavm-peer calls BLOB EXPORT [key=value...]
 //!     polkavm-peer fresh BLOB EXPORT [key=value...]
 //!
-//! Keys: backend=recompiler|interpreter, gas=none|sync|async, page=BYTES, count=N, warm=N, ticks=N, hash=TICK (may be
+//! Keys: backend=recompiler|interpreter, sandbox=linux|generic, gas=none|sync|async, page=BYTES, count=N, warm=N, ticks=N, hash=TICK (may be
 //! repeated), workers=N, pin=yes|no.
 
 use std::error::Error;
@@ -28,6 +28,7 @@ const GAS: i64 = i64::MAX / 2;
 
 struct Options {
     backend: BackendKind,
+    sandbox: SandboxKind,
     gas: Option<GasMeteringKind>,
     page_size: u32,
     count: usize,
@@ -42,6 +43,7 @@ impl Options {
     fn parse(words: &[String]) -> Fallible<Options> {
         let mut options = Options {
             backend: BackendKind::Compiler,
+            sandbox: SandboxKind::Linux,
             gas: None,
             page_size: 0x1000,
             count: 1,
@@ -56,6 +58,8 @@ impl Options {
             match (key, value) {
                 ("backend", "recompiler") => options.backend = BackendKind::Compiler,
                 ("backend", "interpreter") => options.backend = BackendKind::Interpreter,
+                ("sandbox", "linux") => options.sandbox = SandboxKind::Linux,
+                ("sandbox", "generic") => options.sandbox = SandboxKind::Generic,
                 ("gas", "none") => options.gas = None,
                 ("gas", "sync") => options.gas = Some(GasMeteringKind::Sync),
                 ("gas", "async") => options.gas = Some(GasMeteringKind::Async),
@@ -77,7 +81,8 @@ impl Options {
         let mut config = Config::new();
         config.set_backend(Some(self.backend));
         if self.backend == BackendKind::Compiler {
-            config.set_sandbox(Some(SandboxKind::Linux));
+            config.set_sandbox(Some(self.sandbox));
+            config.set_allow_experimental(self.sandbox == SandboxKind::Generic);
         }
         config.set_worker_count(self.workers);
         if !self.pin {
