@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import aioring
 import vm
@@ -32,6 +32,8 @@ from benchmarks._harness import (
     program,
 )
 from vm.assembler import assemble
+
+Sandbox = Literal["linux", "generic"]
 
 _CALLS: Final = 10_000
 _WARM: Final = 1_000
@@ -91,11 +93,11 @@ def _check(result: int, export: str) -> None:
         raise RuntimeError(f"{export} gave {result}, not {expected}")
 
 
-def calls(blob: vm.ProgramBlob, export: str, kind: str) -> Contender:
+def calls(blob: vm.ProgramBlob, export: str, kind: str, sandbox: Sandbox = "linux") -> Contender:
     """Calls in a row on one instance."""
 
     async def main() -> Sample:
-        async with vm.Engine() as engine:
+        async with vm.Engine(vm.Config(sandbox=sandbox)) as engine:
             module = await engine.compile(blob)
             async with await _linker(kind).instantiate(module) as instance:
                 for _ in range(_WARM):
@@ -108,13 +110,13 @@ def calls(blob: vm.ProgramBlob, export: str, kind: str) -> Contender:
     return lambda: aioring.run(main())
 
 
-def fresh(blob: vm.ProgramBlob, export: str, *, reuse: bool) -> Contender:
+def fresh(blob: vm.ProgramBlob, export: str, *, reuse: bool, sandbox: Sandbox = "linux") -> Contender:
     """Instantiate, call, close, again and again."""
-    count = _STARTS if reuse else _FRESH
+    count = _STARTS if reuse or sandbox == "generic" else _FRESH
 
     async def main() -> Sample:
         linker = _linker("def")
-        async with vm.Engine(vm.Config(reuse_workers=reuse)) as engine:
+        async with vm.Engine(vm.Config(reuse_workers=reuse, sandbox=sandbox)) as engine:
             module = await engine.compile(blob)
 
             async def once() -> None:
@@ -153,17 +155,18 @@ def waiting(blob: vm.ProgramBlob, count: int) -> Contender:
     return lambda: aioring.run(main())
 
 
-def _peer_calls(path: Path, export: str) -> Contender:
+def _peer_calls(path: Path, export: str, sandbox: Sandbox = "linux") -> Contender:
     _peer.build()
-    return lambda: _peer.run("calls", path, export, count=_CALLS, warm=_WARM)
+    return lambda: _peer.run("calls", path, export, count=_CALLS, warm=_WARM, sandbox=sandbox)
 
 
-def _peer_fresh(path: Path, export: str, *, reuse: bool) -> Contender:
+def _peer_fresh(path: Path, export: str, *, reuse: bool, sandbox: Sandbox = "linux") -> Contender:
     _peer.build()
-    count, warm, workers = (_STARTS, _STARTS // 10, 2) if reuse else (_FRESH_PEER, 1, 0)
+    many = reuse or sandbox == "generic"
+    count, warm, workers = (_STARTS if many else _FRESH_PEER), (_STARTS // 10 if many else 1), (2 if reuse else 0)
 
     def run() -> Sample:
-        samples = _peer.run("fresh", path, export, count=count, warm=warm, workers=workers)["fresh"]
+        samples = _peer.run("fresh", path, export, count=count, warm=warm, workers=workers, sandbox=sandbox)["fresh"]
         return {"fresh": sum(samples) / count}
 
     return run
@@ -203,6 +206,14 @@ def _measure(options: Options, report: Report, folder: Path) -> Report:
             "ours fresh": lambda: fresh(plain, "add", reuse=False),
             "peer fresh": lambda: _peer_fresh(plain_path, "add", reuse=False),
         },
+        {
+            "ours generic call": lambda: calls(plain, "add", "def", "generic"),
+            "peer generic call": lambda: _peer_calls(plain_path, "add", "generic"),
+            "ours generic host call": lambda: calls(asking, "add_numbers", "def", "generic"),
+            "peer generic host call": lambda: _peer_calls(asking_path, "add_numbers", "generic"),
+            "ours generic fresh": lambda: fresh(plain, "add", reuse=False, sandbox="generic"),
+            "peer generic fresh": lambda: _peer_fresh(plain_path, "add", reuse=False, sandbox="generic"),
+        },
     ]
     groups += [
         {
@@ -235,6 +246,14 @@ def _measure(options: Options, report: Report, folder: Path) -> Report:
     add("new instance, call, close; process reused", "fresh", "ours reused", "peer reused", reference)
     add("the same", "fresh", "ours reused", "wasmtime fresh", wasmtime)
     add("the same in a new process", "fresh", "ours fresh", "peer fresh", reference)
+    for what, key, name in (
+        ("warm call", "call", "call"),
+        ("with a `def` host call in it", "call", "host call"),
+        ("new instance, call, close", "fresh", "fresh"),
+    ):
+        add(
+            f"in this process (sandbox generic): {what}", key, f"ours generic {name}", f"peer generic {name}", reference
+        )
     for count in crowds:
         name, peer, against = f"ours {count}", f"wasmtime {count}", f"{wasmtime}, {count} threads"
         add(f"{count} guests, each awaiting 100 ms once, in new processes", "all", name, peer, against)

@@ -64,8 +64,9 @@ def module_config(metering: Metering) -> vm.ModuleConfig:
 
 
 def engine_config(backend: str, spin: float | None) -> vm.Config:
-    """`spin` None: the default. Raises `SkipError` if this version has no such backend."""
-    settings: dict[str, Any] = {"backend": backend}
+    """`backend` may be "generic": recompiled code in this process. `spin` None: the default. Raises `SkipError` if this
+    version has no such backend."""
+    settings: dict[str, Any] = {"sandbox": backend} if backend == "generic" else {"backend": backend}
     if spin is not None:
         settings["spin"] = spin
     try:
@@ -85,7 +86,7 @@ async def _play(config: vm.Config, settings: vm.ModuleConfig, ticks: int, frames
             await guest.call("ext_initialize")
             initialize = time.perf_counter() - started
 
-            pid = guest.pid if config.backend == "recompiler" else None
+            pid = guest.pid if guest.pid != os.getpid() else None
             this = os.getpid()
             before = (*schedule(pid), *schedule(this), sleeps(pid), sleeps(this))
             run = 0.0
@@ -126,9 +127,8 @@ def peer(backend: str, metering: Metering, ticks: int, frames: dict[int, str]) -
     _peer.build()
 
     def run() -> Sample:
-        said = _peer.run(
-            "doom", *paths, backend=backend, gas=metering, page=_PAGE_SIZE, ticks=ticks, hash=list(_CHECKED)
-        )
+        where = {"sandbox": backend} if backend == "generic" else {"backend": backend}
+        said = _peer.run("doom", *paths, gas=metering, page=_PAGE_SIZE, ticks=ticks, hash=list(_CHECKED), **where)
         frames.update((int(tick), digest) for tick, digest in said.pop("frames").items())
         return dict(said)
 
@@ -146,6 +146,8 @@ def measure(options: Options) -> Report:
         ("recompiler", "none", options.ticks),
         ("recompiler", "sync", options.ticks),
         ("recompiler", "async", options.ticks),
+        ("generic", "none", options.ticks),
+        ("generic", "sync", options.ticks),
         ("interpreter", "none", slow_ticks),
     ]
     for backend, metering, ticks in cases:
@@ -175,6 +177,9 @@ def measure(options: Options) -> Report:
         name = f"recompiler {metering}"
         goal = 1.0 if metering == "sync" else None
         add(f"recompiler, {metering} gas", get(f"ours {name}", "run"), get(f"peer {name}", "run"), reference, goal)
+    for metering, what in (("none", "no gas metering"), ("sync", "sync gas")):
+        ours_generic, peer_generic = get(f"ours generic {metering}", "run"), get(f"peer generic {metering}", "run")
+        add(f"in this process (sandbox generic), {what}", ours_generic, peer_generic, reference)
     for metering, goal in (("sync", 1.15), ("async", 1.08)):
         name = f"ours recompiler {metering}"
         add(f"{metering} gas over no metering", get(name, "run"), get(plain, "run"), "ours without", goal)

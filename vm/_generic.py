@@ -81,7 +81,7 @@ class Generic:
         held = [(self._home, self._handle, self._image)]
 
         def run() -> int:
-            home, handle, image = held.pop()
+            home, handle, _ = held.pop()
             return lib.sandbox_generic_run(home, handle, _TURN_NS)
 
         self._turn = asyncio.get_running_loop().run_in_executor(self._threads, run)
