@@ -34,10 +34,11 @@ from vm._errors import (
     VMError,
 )
 from vm._instance import Instance
-from vm._interrupts import Finished, HostCall, Interrupt, OutOfGas, Step, Trap
+from vm._interrupts import Finished, HostCall, Interrupt, OutOfGas, PageFault, Step, Trap
 from vm._linker import Caller, Linker
 from vm._memory import Memory
 from vm._module import Module
+from vm._pager import FilePager, Pager, ZeroPager
 from vm._registers import Registers
 from vm._stdio import Stdio
 from vm._types import i32, i64, u32, u64
@@ -55,6 +56,7 @@ __all__ = [
     "CrosscheckError",
     "Engine",
     "Export",
+    "FilePager",
     "Finished",
     "HostCall",
     "Instance",
@@ -73,6 +75,8 @@ __all__ = [
     "ModuleLoadError",
     "OutOfGas",
     "OutOfGasError",
+    "PageFault",
+    "Pager",
     "ProgramBlob",
     "ProgramParseError",
     "Registers",
@@ -83,6 +87,7 @@ __all__ = [
     "Trap",
     "TrapError",
     "VMError",
+    "ZeroPager",
     "i32",
     "i64",
     "u32",

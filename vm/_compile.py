@@ -191,6 +191,7 @@ def _compile_image(
     source.gas_metering = _METERING[config.gas_metering]
     source.per_instruction = config.per_instruction_metering
     source.step_tracing = config.step_tracing
+    source.dynamic_paging = config.dynamic_paging
     model = config.cost_model
     costs = ffi.new("uint32_t[]", model.native_costs())
     assert len(costs) == lib.sandbox_cost_count()

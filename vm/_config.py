@@ -93,6 +93,9 @@ class ModuleConfig:
     per_instruction_metering: bool = False
     #: Stop before each instruction (`Step`).
     step_tracing: bool = False
+    #: Memory is there by the page, when the host puts it there: a touch of any other page is a `PageFault`, which
+    #: `Instance.run` returns and `Linker.on_page_fault` serves. Pages that hold initial data are there from the start.
+    dynamic_paging: bool = False
     #: In a revive_v1 program opcode 101 is sbrk, as tools of old emitted it; otherwise it is invalid.
     legacy_sbrk: bool = False
 

@@ -41,6 +41,7 @@ _EVENTS: Final = {
     lib.SANDBOX_TRAP: "Trap",
     lib.SANDBOX_STEP: "Step",
     lib.SANDBOX_OUT_OF_GAS: "OutOfGas",
+    lib.SANDBOX_PAGE_FAULT: "PageFault",
 }
 
 
@@ -204,6 +205,8 @@ def _state(guest: CData, event: int) -> dict[str, int | str | None]:
         "pc": guest.pc if guest.has_pc else None,
         "next pc": guest.next_pc if guest.has_next_pc else None,
         "host call": guest.host_call if event == lib.SANDBOX_HOST_CALL else None,
+        "page fault": guest.fault_address if event == lib.SANDBOX_PAGE_FAULT else None,
+        "fault is a write": guest.fault_write if event == lib.SANDBOX_PAGE_FAULT else None,
         **dict(zip(REGISTERS, guest.regs, strict=True)),
         "gas": guest.gas,
         "heap size": guest.heap_size,

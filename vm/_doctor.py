@@ -321,12 +321,12 @@ def _open_files(per_guest: int | None) -> Check:
 
 
 def _userfaultfd() -> Check:
-    name, enables = "userfaultfd", "dynamic paging"
+    name, enables = "userfaultfd", "dynamic paging (ModuleConfig.dynamic_paging)"
     error = lib.sandbox_probe_userfaultfd()
     if error == 0:
         return Check(name, "available", enables, "", "ok")
     found = _name(-error) + _setting("vm.unprivileged_userfaultfd")
-    fix = "use Linux 5.11 or newer with CONFIG_USERFAULTFD, or allow it in the seccomp filter around this process"
+    fix = "use Linux 5.19 or newer with CONFIG_USERFAULTFD, or allow it in the seccomp filter around this process"
     return Check(name, found, enables, fix, "optional")
 
 

@@ -175,12 +175,12 @@ class OutOfGasError(_Stopped, VMError):
 class CrosscheckError(VMError):
     """Recompiler and interpreter did not agree (`Config.crosscheck`): one of them is wrong.
 
-    `what` differs: "event", "pc", "next pc", "host call", the name of a register, "gas", "heap size" or "memory";
-    `recompiler` and `interpreter` are the two values: the name of an interrupt for an event, otherwise a number or None
-    where there is none; of memory the byte at `address`, None for all else. `since` is the code offset that both went
-    on from. With step tracing, `pc` is that of the instruction they execute differently and `instruction` what it does;
-    otherwise it is one of those from `since` to `pc`, where the recompiled guest stopped (None: it returned, or there
-    is no telling), and `instruction` is empty.
+    `what` differs: "event", "pc", "next pc", "host call", "page fault", "fault is a write", the name of a register,
+    "gas", "heap size" or "memory"; `recompiler` and `interpreter` are the two values: the name of an interrupt for an
+    event, otherwise a number or None where there is none; of memory the byte at `address`, None for all else. `since`
+    is the code offset that both went on from. With step tracing, `pc` is that of the instruction they execute
+    differently and `instruction` what it does; otherwise it is one of those from `since` to `pc`, where the recompiled
+    guest stopped (None: it returned, or there is no telling), and `instruction` is empty.
     """
 
     def __init__(

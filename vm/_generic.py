@@ -68,10 +68,11 @@ class Generic:
             return lib.SANDBOX_DIED
         if spin_ns == 0:
             return lib.SANDBOX_BUSY  # `wait` begins
-        return self._check(lib.sandbox_generic_run(self._home, self._handle, min(spin_ns, _INLINE_NS)))
+        event = self._check(lib.sandbox_generic_run(self._home, self._handle, min(spin_ns, _INLINE_NS)))
+        return lib.SANDBOX_BUSY if event == lib.SANDBOX_PAGING else event  # a thread may read the page
 
     async def wait(self) -> int:
-        while (event := await self._take_turn()) == lib.SANDBOX_BUSY:
+        while (event := await self._take_turn()) in (lib.SANDBOX_BUSY, lib.SANDBOX_PAGING):
             pass
         return event
 

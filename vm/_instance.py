@@ -11,10 +11,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from vm._errors import InstanceStateError, OutOfGasError, TrapError
-from vm._interrupts import Finished, HostCall, Interrupt, OutOfGas, Step, Trap
-from vm._linker import ARGUMENT_NUMBERS, BoundHostFunction, Caller
+from vm._interrupts import Finished, HostCall, Interrupt, OutOfGas, PageFault, Step, Trap
+from vm._linker import ARGUMENT_NUMBERS, BoundHostFunction, Caller, PageHandler
 from vm._memory import Memory
 from vm._nursery import sandbox_error
+from vm._pager import Pager
 from vm._registers import Registers
 from vm._sandbox import lib
 from vm._types import WORD, from_registers, registers_of, resolve, to_registers
@@ -51,6 +52,7 @@ class Instance:
         self._machine: Machine | None = machine
         self._engine = module._engine
         self._functions: tuple[BoundHostFunction, ...] | None = None
+        self._page_handler: PageHandler | None = None
         self._running = False
         self._calling = False
         # nanoseconds that the guest ran when it last went on at a pc, for the few it goes on at
@@ -65,8 +67,13 @@ class Instance:
         #: Guest registers.
         self.registers = Registers(self)
 
-    def _link(self, functions: tuple[BoundHostFunction, ...]) -> None:
+    def _link(self, functions: tuple[BoundHostFunction, ...], page_handler: PageHandler | Pager | None) -> None:
         self._functions = functions
+        if not isinstance(page_handler, Pager):
+            self._page_handler = page_handler
+        elif self.module.config.dynamic_paging:
+            for memory in self._stopped_machine().memories:
+                lib.sandbox_memory_set_pager(memory, page_handler._handle)
 
     # --- state ---
 
@@ -184,7 +191,8 @@ class Instance:
         `prepare_call` or an assignment to `next_program_counter`. Cancelling it ends the guest for good.
 
         Raises `InstanceStateError` if the instance is closed, running or has nothing to run, `SandboxDiedError`
-        if the process dies or breaks the rules of its sandbox.
+        if the process dies or breaks the rules of its sandbox, OSError if a `FilePager` cannot read its file: the guest
+        can then be run again.
         """
         engine = self._engine
         started = time.monotonic_ns()
@@ -229,6 +237,11 @@ class Instance:
             return Step(int(guest.pc))
         if event == lib.SANDBOX_OUT_OF_GAS:
             return OutOfGas(int(guest.pc) if guest.has_pc else None)
+        if event == lib.SANDBOX_PAGE_FAULT:
+            fault = PageFault(int(guest.fault_address), self.module.config.page_size, bool(guest.fault_write))
+            if guest.fault_errno:
+                raise OSError(int(guest.fault_errno), f"reading the page at {fault.address:#x} of a guest's memory")
+            return fault
         if event == lib.SANDBOX_FORGED:
             machine.kill()
             error = machine.death()
@@ -242,9 +255,9 @@ class Instance:
         `returns` says how to read the result: ``int`` (the default: the unsigned machine word), `u32`, `i32`,
         `u64` or `i64`. Arguments are as in `prepare_call`.
 
-        Raises `TrapError` if the guest traps, also on a host call that is no import; `OutOfGasError` if it cannot
-        pay, both with a backtrace if the program has debug information; whatever a host function raises, unchanged; and
-        what `prepare_call` and `run` raise.
+        Raises `TrapError` if the guest traps, also on a host call that is no import and on a page fault that nobody
+        serves; `OutOfGasError` if it cannot pay, both with a backtrace if the program has debug information; whatever a
+        host function or page fault handler raises, unchanged; and what `prepare_call` and `run` raise.
         """
         kind = resolve(returns)
         if kind is None:
@@ -260,6 +273,8 @@ class Instance:
                     break
                 if isinstance(interrupt, HostCall):
                     await self._serve(interrupt.index, export)
+                elif isinstance(interrupt, PageFault):
+                    await self._page_in(interrupt, export)
                 elif isinstance(interrupt, Trap):
                     raise TrapError(pc=interrupt.pc, export=str(export), frames=self._frames(interrupt.pc))
                 elif isinstance(interrupt, OutOfGas):
@@ -283,6 +298,25 @@ class Instance:
             result = await result
         # the function may have closed the instance
         function.finish(result, self._stopped_machine().guest.regs)
+
+    async def _page_in(self, fault: PageFault, export: str | int) -> None:
+        """Has the linker's handler serve a page fault."""
+        pc = self.program_counter
+        missing = "which nobody serves (Linker.on_page_fault)"
+        if self._page_handler is not None:
+            result = self._page_handler(self._caller, fault)
+            if result is not None and inspect.isawaitable(result):
+                await result
+            machine = self._stopped_machine()
+            if machine.guest.entering:  # it sent the guest elsewhere
+                return
+            missing = "which its handler left as it was"
+            if lib.sandbox_memory_fault(machine.memories[0], fault.address, fault.size, fault.is_write) < 0:
+                return
+        elif fault.is_write and self.memory.is_accessible(fault.address, fault.size):
+            missing = "of a protected page"
+        reason = f"page fault at {fault.address:#x} ({'write' if fault.is_write else 'read'}), {missing}"
+        raise TrapError(pc=pc, export=str(export), reason=reason, frames=self._frames(pc))
 
     def _frames(self, pc: int | None) -> tuple[Frame, ...]:
         """Where in the source `pc` is; nothing that the program says there raises, or takes long."""

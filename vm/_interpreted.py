@@ -59,7 +59,7 @@ class Interpreted:
         return os.getpid()
 
     def resume(self, spin_ns: int, worker_spin: int) -> int:
-        return lib.SANDBOX_DIED if self.dead else lib.sandbox_interpreted_run(self._handle, _INLINE)
+        return lib.SANDBOX_DIED if self.dead else lib.sandbox_interpreted_run(self._handle, _INLINE, False)
 
     async def wait(self) -> int:
         while (event := await self.turn()) == lib.SANDBOX_BUSY:
@@ -68,7 +68,7 @@ class Interpreted:
 
     async def turn(self) -> int:
         """One turn in a thread; SANDBOX_BUSY if it needs another."""
-        self._turn = in_thread(lib.sandbox_interpreted_run, self._handle, TURN)
+        self._turn = in_thread(lib.sandbox_interpreted_run, self._handle, TURN, True)
         try:
             event = await asyncio.shield(self._turn)
         except asyncio.CancelledError:

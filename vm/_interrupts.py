@@ -45,4 +45,20 @@ class Step:
     pc: int
 
 
-Interrupt: TypeAlias = Finished | HostCall | Trap | OutOfGas | Step
+@dataclass(frozen=True, slots=True)
+class PageFault:
+    """With dynamic paging: the guest touched a page that is not there, or wrote to a protected one.
+
+    Nothing of the instruction at `Instance.program_counter` is done (of a memset: what lies before the page). It is
+    executed again when the guest goes on, and charged no second time.
+    """
+
+    #: Of the page's first byte.
+    address: int
+    #: Bytes of a page: the module's `ModuleConfig.page_size`.
+    size: int
+    #: Whether the guest wants to write.
+    is_write: bool
+
+
+Interrupt: TypeAlias = Finished | HostCall | Trap | OutOfGas | Step | PageFault

@@ -8,20 +8,25 @@ import inspect
 import typing
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 from vm._errors import LinkError
+from vm._pager import Pager
 from vm._types import IntType, from_registers, registers_of, resolve, to_registers
 from vm.isa import ARGUMENT_REGISTERS, REGISTERS
 
 if TYPE_CHECKING:
     from vm._instance import Instance
+    from vm._interrupts import PageFault
     from vm._memory import Memory
     from vm._module import Module
     from vm._sandbox import CData
 
 P = ParamSpec("P")
 R = TypeVar("R")
+#: Calls with the guest that faulted and the fault; awaited if it returns an awaitable.
+PageHandler: TypeAlias = "Callable[[Caller, PageFault], object]"
+H = TypeVar("H", bound="PageHandler | Pager")
 
 #: Register numbers of the arguments, in order; results come back in the first two.
 ARGUMENT_NUMBERS = tuple(REGISTERS.index(name) for name in ARGUMENT_REGISTERS)
@@ -138,6 +143,7 @@ class Linker:
 
     def __init__(self) -> None:
         self._functions: dict[str, HostFunction] = {}
+        self._page_handler: PageHandler | Pager | None = None
 
     def function(self, name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Decorator: defines the import `name`; the function itself is returned unchanged.
@@ -166,6 +172,26 @@ class Linker:
         """The names of all that is defined."""
         return frozenset(self._functions)
 
+    def on_page_fault(self, handler: H) -> H:
+        """Has `handler` serve the page faults of modules with dynamic paging; usable as a decorator.
+
+        A `ZeroPager` or a `FilePager`, which does so in C, also under `Instance.run`; or a function, ``def`` or ``async
+        def``, that `Instance.call` calls with the `Caller` and the `PageFault`. It puts the page there
+        (`Memory.write`, `Memory.zero`), or takes its protection away (`Memory.unprotect`); what it returns means
+        nothing. If the guest would fault again at the same page, `call` raises `TrapError`; what the function raises
+        reaches the caller of `call` unchanged.
+
+        Returns `handler`. Raises TypeError for what cannot be called, ValueError if there is a handler already.
+        """
+        if not isinstance(handler, Pager) and not callable(handler):
+            raise TypeError(f"a page fault handler is a function or a pager, not {handler!r}")
+        if isinstance(handler, type):
+            raise TypeError(f"{handler.__name__} is a class: give an instance of it")
+        if self._page_handler is not None:
+            raise ValueError("page faults have a handler already")
+        self._page_handler = handler
+        return handler
+
     async def instantiate(self, module: Module) -> Instance:
         """A new instance of `module` whose imports are served by this linker.
 
@@ -173,7 +199,7 @@ class Linker:
         """
         functions = self._resolve(module)
         instance = await module.instantiate()
-        instance._link(functions)
+        instance._link(functions, self._page_handler)
         return instance
 
     def _resolve(self, module: Module) -> tuple[BoundHostFunction, ...]:

@@ -79,8 +79,8 @@ class StoredModule:
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 _METERING: Final = (None, "sync", "async")
-# page size, auxiliary data size, metering, three flags, memory latency (0: a cost table follows)
-_SETTINGS: Final = struct.Struct("<IIBBBBI")
+# page size, auxiliary data size, metering, four flags, memory latency (0: a cost table follows)
+_SETTINGS: Final = struct.Struct("<IIBBBBBI")
 
 
 def encode_config(config: ModuleConfig) -> bytes:
@@ -94,6 +94,7 @@ def encode_config(config: ModuleConfig) -> bytes:
         bool(config.per_instruction_metering),
         bool(config.step_tracing),
         bool(config.legacy_sbrk),
+        bool(config.dynamic_paging),
         model.memory_latency or 0,
     )
     return head if model.costs is None else head + model.to_bytes()
@@ -103,9 +104,8 @@ def decode_config(data: bytes) -> ModuleConfig:
     """The settings that `encode_config` gives these bytes for. Raises ValueError if there are none."""
     if len(data) < _SETTINGS.size:
         raise ValueError(f"settings have at least {_SETTINGS.size} bytes, not {len(data)}")
-    page_size, aux_data_size, metering, per_instruction, step_tracing, legacy_sbrk, latency = _SETTINGS.unpack_from(
-        data
-    )
+    page_size, aux_data_size, metering, *flags, latency = _SETTINGS.unpack_from(data)
+    per_instruction, step_tracing, legacy_sbrk, dynamic_paging = map(bool, flags)
     if metering >= len(_METERING):
         raise ValueError(f"unknown gas metering {metering}")
     model = CostModel.full(MemoryLatency(latency)) if latency else CostModel.from_bytes(data[_SETTINGS.size :])
@@ -114,9 +114,10 @@ def decode_config(data: bytes) -> ModuleConfig:
         aux_data_size=aux_data_size,
         gas_metering=_METERING[metering],
         cost_model=model,
-        per_instruction_metering=bool(per_instruction),
-        step_tracing=bool(step_tracing),
-        legacy_sbrk=bool(legacy_sbrk),
+        per_instruction_metering=per_instruction,
+        step_tracing=step_tracing,
+        legacy_sbrk=legacy_sbrk,
+        dynamic_paging=dynamic_paging,
     )
     if encode_config(config) != data:
         raise ValueError("they are not written as they should be")

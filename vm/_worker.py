@@ -82,14 +82,21 @@ class Worker:
 
     def resume(self, spin_ns: int, worker_spin: int) -> int:
         """Lets the guest go on; SANDBOX_BUSY if it did not stop again within `spin_ns` nanoseconds."""
-        return lib.sandbox_worker_resume(self.handle, spin_ns, worker_spin)
+        event = lib.sandbox_worker_resume(self.handle, spin_ns, worker_spin)
+        return lib.SANDBOX_BUSY if event == lib.SANDBOX_PAGING else event
 
     async def wait(self) -> int:
         """Waits until it is busy no longer; returns the ``enum sandbox_event``."""
         futex = int(ffi.cast("uintptr_t", lib.sandbox_worker_futex(self.handle)))
-        while (event := lib.sandbox_worker_poll(self.handle)) == lib.SANDBOX_BUSY:
-            await self._ring.futex_wait(futex, lib.sandbox_worker_futex_value(self.handle))
-        return event
+        while True:
+            event = lib.sandbox_worker_poll(self.handle)
+            if event == lib.SANDBOX_PAGING:
+                # a thread reads the page: the guest, which is stopped, stays as it is if this is cancelled
+                event = await asyncio.shield(asyncio.to_thread(lib.sandbox_worker_page_in, self.handle))
+            elif event == lib.SANDBOX_BUSY:
+                await self._ring.futex_wait(futex, lib.sandbox_worker_futex_value(self.handle))
+            if event != lib.SANDBOX_BUSY:
+                return event
 
     async def reset(self) -> None:
         """Makes memory and registers as they were at the start. Raises `SandboxError`."""

@@ -163,6 +163,11 @@ static inline int linux_setdomainname(const char *name, size_t size)
 
 /* --- memory --- */
 
+static inline int linux_userfaultfd(int flags)
+{
+    return (int)linux_syscall1(__NR_userfaultfd, flags);
+}
+
 static inline long linux_mmap(uint64_t address, size_t size, int protection, int flags, int fd, uint64_t offset)
 {
     return linux_syscall6(__NR_mmap, (long)address, (long)size, protection, flags, fd, (long)offset);

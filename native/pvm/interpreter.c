@@ -13,12 +13,63 @@
 
 /* --- memory, where it is not simple -------------------------------------------------------------------------- */
 
+/* How many of `size` bytes from `offset` in a region are in pages that may be accessed. */
+static uint32_t accessible_in_pages(const struct pvm_pages *pages, bool for_writing, uint32_t offset, uint32_t size)
+{
+    uint64_t end = offset + (uint64_t)size, at = offset;
+    while (at < end) {
+        uint64_t page = pages->first + (at >> pages->shift), bit = UINT64_C(1) << page % 64;
+        if (!(pages->present[page / 64] & bit))
+            break;
+        if (for_writing && pages->guarded && pages->guarded[page / 64] & bit)
+            break;
+        at = ((at >> pages->shift) + 1) << pages->shift;
+    }
+    return (uint32_t)((at < end ? at : end) - offset);
+}
+
+/* The same as pvm_locate_run for regions that come by the page. */
+static uint8_t *locate_paged(const struct view *view, uint32_t address, uint32_t *room)
+{
+    for (uint32_t n = 0; n < PVM_REGION_COUNT; n++) {
+        const struct pvm_region *region = &view->paged[n];
+        uint32_t offset = address - region->address;
+        if (!region->pages || offset >= region->size || (view->for_writing && !region->writable))
+            continue;
+        uint64_t most = region->size - offset, below_end = (UINT64_C(1) << 32) - address;
+        most = most < below_end ? most : below_end;
+        uint32_t size = *room < most ? *room : (uint32_t)most;
+        *room = accessible_in_pages(region->pages, view->for_writing, offset, size);
+        return *room ? region->memory + offset : NULL;
+    }
+    return NULL;
+}
+
 uint8_t *pvm_locate_further(const struct view *view, uint32_t address, uint32_t size)
 {
     uint8_t *found = NULL;
     for (uint32_t n = 2; n < PVM_REGION_COUNT && !found; n++)
         found = pvm_locate_in(view, n, address, size);
+    if (!found && view->paged) {
+        uint32_t room = size;
+        found = locate_paged(view, address, &room);
+        if (room < size)
+            found = NULL;
+    }
     return found;
+}
+
+uint8_t *pvm_locate_run(const struct view *view, uint32_t address, uint32_t *room)
+{
+    for (uint32_t n = 0; n < PVM_REGION_COUNT; n++) {
+        uint32_t offset = address - view->regions[n].address;
+        if (offset >= view->regions[n].size)
+            continue;
+        if (*room > view->regions[n].size - offset)
+            *room = (uint32_t)(view->regions[n].size - offset);
+        return view->regions[n].memory + offset;
+    }
+    return view->paged ? locate_paged(view, address, room) : NULL;
 }
 
 static uint64_t accessible_bytes(const struct view *view, uint32_t address, uint32_t size)

@@ -17,12 +17,21 @@
 #include "execution.h"
 #include "recompiler.h"
 
+/* Which pages of a region are there, a bit each: those of the region from bit `first` on. */
+struct pvm_pages {
+    const uint64_t *present;
+    const uint64_t *guarded; /* not to be written; NULL: none */
+    uint64_t first;
+    uint32_t shift; /* of the page size */
+};
+
 /* A stretch of accessible guest memory. What lies beyond address 2^32 - 1 counts for nothing. */
 struct pvm_region {
     uint32_t address;
     uint64_t size; /* 0: not there */
     uint8_t *memory;
     bool writable;
+    const struct pvm_pages *pages; /* NULL: all of it is there; otherwise every access takes longer */
 };
 
 enum pvm_exit {

@@ -335,15 +335,7 @@ step_memset: { /* many bytes at a time, but as if it were one after the other */
         if (budget <= 0)
             goto out_of_budget_within;
         uint32_t room = left;
-        uint8_t *to = NULL;
-        for (uint32_t n = 0; n < PVM_REGION_COUNT && !to; n++) {
-            uint32_t offset = address - writable.regions[n].address;
-            if (offset < writable.regions[n].size) {
-                to = writable.regions[n].memory + offset;
-                if (room > writable.regions[n].size - offset)
-                    room = (uint32_t)(writable.regions[n].size - offset);
-            }
-        }
+        uint8_t *to = pvm_locate_run(&writable, address, &room);
         if (!to) {
             size = 1;
             goto store_failed;

@@ -137,6 +137,9 @@ struct view {
         uint64_t size; /* ends at 2^32 at most */
         uint8_t *memory;
     } regions[PVM_REGION_COUNT];
+    /* Those that come by the page are empty above: the machine's own, and whether the access writes. */
+    const struct pvm_region *paged;
+    bool for_writing;
 };
 
 static inline struct view pvm_view(const struct pvm_machine *machine, bool for_writing)
@@ -148,6 +151,11 @@ static inline struct view pvm_view(const struct pvm_machine *machine, bool for_w
         uint64_t most = (UINT64_C(1) << 32) - region->address;
         if (region->size == 0 || (for_writing && !region->writable))
             continue;
+        if (region->pages != NULL) {
+            view.paged = machine->regions;
+            view.for_writing = for_writing;
+            continue;
+        }
         view.regions[count].address = region->address;
         view.regions[count].size = region->size < most ? region->size : most;
         view.regions[count++].memory = region->memory;
@@ -169,6 +177,10 @@ static inline uint8_t *pvm_locate_in(const struct view *view, uint32_t n, uint32
 
 /* The same for all regions. The first two are looked at in place, the others less often. */
 uint8_t *pvm_locate_further(const struct view *view, uint32_t address, uint32_t size);
+
+/* Where the byte at `address` is, and in *room, at most as large as it was, how many are there from it on; NULL if it is
+ * not there. */
+uint8_t *pvm_locate_run(const struct view *view, uint32_t address, uint32_t *room);
 
 static inline uint8_t *pvm_locate(const struct view *view, uint32_t address, uint32_t size)
 {

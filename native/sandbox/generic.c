@@ -13,6 +13,8 @@
 
 #include <asm/prctl.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -22,6 +24,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "sandbox/paging.h"
 #include "sandbox/recompiled.h"
 #include "sandbox/signals.h"
 
@@ -100,6 +103,13 @@ static int generic_map(const struct sandbox_generic *self)
     return 0;
 }
 
+/* The guest's mappings alone are registered: the host's of the same files go on as they are. */
+static int generic_attach_paging(struct sandbox_generic *self)
+{
+    const int uffd = (int)syscall(SYS_userfaultfd, UFFD_USER_MODE_ONLY | O_CLOEXEC | O_NONBLOCK);
+    return uffd >= 0 ? paging_attach(&self->recompiled.memory, uffd, self->base) : -errno;
+}
+
 int sandbox_generic_create(sandbox_image *image, sandbox_generic **result)
 {
     if (image->here == NULL)
@@ -123,6 +133,8 @@ int sandbox_generic_create(sandbox_image *image, sandbox_generic **result)
     }
     if (error == 0)
         error = generic_map(self);
+    if (error == 0 && image->dynamic_paging)
+        error = generic_attach_paging(self);
     if (error < 0) {
         sandbox_generic_destroy(self);
         return error;
@@ -266,7 +278,13 @@ static int generic_execute(struct sandbox_generic *self, uint32_t native)
 static int generic_run(struct sandbox_generic *self)
 {
     uint32_t native;
-    int event = recompiled_begin(&self->recompiled, &native);
+    int event = SANDBOX_BUSY;
+    if (self->recompiled.paging_in) {
+        event = recompiled_page_in(&self->recompiled, true);
+        self->recompiled.guest.has_next_pc = 1;
+    }
+    if (event == SANDBOX_BUSY)
+        event = recompiled_begin(&self->recompiled, &native);
     if (event != SANDBOX_BUSY)
         return event;
     sigset_t blocked;

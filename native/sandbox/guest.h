@@ -22,6 +22,12 @@ bool guest_is_overdrawn(const struct sandbox_image *image, const struct sandbox_
 /* The instruction at `pc`; an invalid one behind an over-long instruction and at the end of the code. */
 struct pvm_decoded guest_instruction(const struct sandbox_image *image, uint32_t pc);
 
+/* Whether `instruction`, which cannot be executed with the registers as they are, faults for a page that is not there or
+ * is protected, all that it touches being within one region: guest->fault_address and fault_write. What this says follows
+ * from module, registers and host memory alone. */
+bool guest_page_fault(const struct sandbox_memory *memory, struct sandbox_guest *guest,
+                      const struct pvm_decoded *instruction);
+
 /* sbrk (specification 7.6): a request that cannot be met leaves 0 in the destination. */
 void guest_sbrk(struct sandbox_memory *memory, struct sandbox_guest *guest, const struct pvm_decoded *sbrk);
 

@@ -175,6 +175,7 @@ int sandbox_image_make(const struct sandbox_program *program, struct sandbox_sto
     if (image == NULL)
         return -ENOMEM;
     image->map = *map;
+    image->dynamic_paging = program->dynamic_paging != 0;
     image->rw_data_size = program->rw_data_size;
     image->execution = (struct pvm_execution){
         .gas_metering = program->gas_metering,

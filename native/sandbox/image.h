@@ -6,6 +6,7 @@
 #ifndef SANDBOX_IMAGE_H
 #define SANDBOX_IMAGE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "pvm/execution.h"
@@ -23,6 +24,7 @@ struct sandbox_image {
     struct pvm_program program; /* own copies of code and bitmask, to decode what a guest stopped at */
     uint8_t *code;
     uint8_t *bitmask;
+    bool dynamic_paging;
     uint32_t rw_data_size;
     uint8_t *rw_data;
     uint8_t *here;        /* reservation with native code and tables in this process (generic.h); NULL: for workers */

@@ -12,8 +12,11 @@
 #include "sandbox/guest.h"
 #include "sandbox/image.h"
 #include "sandbox/memory.h"
+#include "sandbox/pager.h"
 #include "sandbox/sandbox_api.h"
 
+/* As many instructions as putting one page there takes the time of. */
+#define INTERPRETED_PAGE UINT64_C(500)
 /* Instructions between two looks at the stop flag: well below a millisecond. */
 #define INTERPRETED_SLICE UINT64_C(100000)
 
@@ -21,7 +24,9 @@ struct sandbox_interpreted {
     sandbox_image *image; /* borrowed */
     struct sandbox_memory memory;
     bool stop; /* atomic: set by one thread while another runs the guest */
-    bool busy; /* the machine stopped on its budget */
+    bool busy; /* the machine stopped on its budget, or for the pager */
+    bool paging_in; /* the pager would have blocked */
+    struct pvm_pages pages[3]; /* of the regions below */
     struct pvm_machine machine;
     struct sandbox_guest guest;
 };
@@ -31,13 +36,21 @@ static void interpreted_set_regions(sandbox_interpreted *self)
     const struct sandbox_image *image = self->image;
     const struct sandbox_memory_map *map = &image->map;
     const struct sandbox_memory *memory = &self->memory;
+    const struct sandbox_paging *paging = &memory->paging;
+    struct pvm_pages *pages = self->pages;
+    for (unsigned n = 0; n < 3; n++)
+        pages[n] = (struct pvm_pages){paging->present, paging->guarded, 0, paging->shift};
+    pages[0].first = map->stack_size >> paging->shift;
+    pages[2].first = paging->aux_page;
+    const bool paged = paging->present != NULL;
     struct pvm_region *regions = self->machine.regions;
     regions[0] = (struct pvm_region){map->rw_address, memory->rw_accessible,
-                                     memory->ram + sandbox_image_rw_offset(image), true};
-    regions[1] =
-        (struct pvm_region){map->stack_low, map->stack_size, memory->ram + sandbox_image_stack_offset(image), true};
-    regions[2] = (struct pvm_region){map->ro_address, map->ro_size, (uint8_t *)(uintptr_t)image->ro, false};
-    regions[3] = (struct pvm_region){map->aux_address, memory->aux_accessible, memory->aux, false};
+                                     memory->ram + sandbox_image_rw_offset(image), true, paged ? &pages[0] : NULL};
+    regions[1] = (struct pvm_region){map->stack_low, map->stack_size, memory->ram + sandbox_image_stack_offset(image),
+                                     true, paged ? &pages[1] : NULL};
+    regions[2] = (struct pvm_region){map->ro_address, map->ro_size, (uint8_t *)(uintptr_t)image->ro, false, NULL};
+    regions[3] = (struct pvm_region){map->aux_address, memory->aux_accessible, memory->aux, false,
+                                     paged ? &pages[2] : NULL};
 }
 
 int sandbox_interpreted_create(sandbox_image *image, uint32_t in_files, sandbox_interpreted **result)
@@ -124,7 +137,42 @@ static int interpreted_event(enum pvm_exit exit)
     return SANDBOX_BUSY;
 }
 
-int sandbox_interpreted_run(sandbox_interpreted *self, uint64_t budget)
+/* Whether the trap that the machine stopped at is a page fault. */
+static bool interpreted_faulted(sandbox_interpreted *self)
+{
+    if (self->memory.paging.present == NULL || self->machine.fault == PVM_NO_ADDRESS)
+        return false;
+    const struct pvm_decoded at = guest_instruction(self->image, (uint32_t)self->machine.pc);
+    memcpy(self->guest.regs, self->machine.regs, sizeof self->guest.regs);
+    return guest_page_fault(&self->memory, &self->guest, &at);
+}
+
+/* Has the pager serve the page fault that the machine stopped at. */
+static int interpreted_page_in(sandbox_interpreted *self, bool may_block)
+{
+    self->machine.next_pc = self->machine.pc; /* nothing is charged twice */
+    const int error = pager_serve(&self->memory, self->guest.fault_address, may_block);
+    self->paging_in = error == -EAGAIN;
+    if (error == 0 || error == -EAGAIN)
+        return SANDBOX_BUSY;
+    self->guest.fault_errno = error == -ENOENT ? 0 : (uint32_t)-error;
+    return SANDBOX_PAGE_FAULT;
+}
+
+/* SANDBOX_BUSY also if it stopped for what is served here. */
+static int interpreted_slice(sandbox_interpreted *self, uint64_t budget, bool may_block)
+{
+    if (self->paging_in)
+        return interpreted_page_in(self, may_block);
+    const enum pvm_exit exit = pvm_interpreter_run(self->image->interpreter, &self->machine, budget);
+    if (exit == PVM_EXIT_SBRK)
+        interpreted_sbrk(self);
+    else if (exit == PVM_EXIT_TRAP && interpreted_faulted(self))
+        return interpreted_page_in(self, may_block);
+    return interpreted_event(exit);
+}
+
+int sandbox_interpreted_run(sandbox_interpreted *self, uint64_t budget, uint32_t may_block)
 {
     struct pvm_machine *machine = &self->machine;
     if (!self->busy) {
@@ -142,16 +190,15 @@ int sandbox_interpreted_run(sandbox_interpreted *self, uint64_t budget)
         interpreted_set_regions(self); /* the host may have moved the end of the auxiliary data */
         self->busy = true;
     }
-    enum pvm_exit exit;
+    int event;
     do {
         const uint64_t slice = budget < INTERPRETED_SLICE ? budget : INTERPRETED_SLICE;
-        exit = pvm_interpreter_run(self->image->interpreter, machine, slice);
-        budget -= slice;
-        if (exit == PVM_EXIT_SBRK)
-            interpreted_sbrk(self);
-    } while ((exit == PVM_EXIT_BUDGET || exit == PVM_EXIT_SBRK) && budget > 0 &&
+        const uint64_t pages = self->memory.paging.pages_served;
+        event = interpreted_slice(self, slice, may_block != 0);
+        const uint64_t work = (self->memory.paging.pages_served - pages) * INTERPRETED_PAGE;
+        budget -= work > 0 && work < slice ? work : slice;
+    } while (event == SANDBOX_BUSY && !self->paging_in && budget > 0 &&
              !__atomic_load_n(&self->stop, __ATOMIC_RELAXED));
-    const int event = interpreted_event(exit);
     if (event != SANDBOX_BUSY) {
         self->busy = false;
         interpreted_take(self);

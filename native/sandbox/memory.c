@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "sandbox/memfd.h"
+#include "sandbox/paging.h"
 
 /* --- life --- */
 
@@ -41,6 +42,8 @@ static int memory_map(const char *name, bool in_file, uint64_t length, uint64_t 
 static void memory_load_data(struct sandbox_memory *memory)
 {
     const struct sandbox_image *image = memory->image;
+    if (memory->paging.present != NULL)
+        paging_make_data_present(memory);
     if (image->rw_data_size > 0)
         memcpy(memory->ram + sandbox_image_rw_offset(image), image->rw_data, image->rw_data_size);
 }
@@ -57,11 +60,14 @@ int memory_create(struct sandbox_memory *memory, const struct sandbox_image *ima
         .rw_accessible = map->rw_size,
         .aux_size = map->aux_size,
         .aux_accessible = map->aux_size,
+        .paging = {.uffd = -1},
     };
     int error =
         memory_map("pvm-ram", in_files, rw_offset + map->rw_size, memory->ram_size, &memory->ram_file, &memory->ram);
     if (error == 0 && map->aux_size > 0)
         error = memory_map("pvm-aux", in_files, map->aux_size, map->aux_size, &memory->aux_file, &memory->aux);
+    if (error == 0 && image->dynamic_paging)
+        error = paging_create(memory);
     if (error == 0)
         memory_load_data(memory);
     return error;
@@ -69,6 +75,7 @@ int memory_create(struct sandbox_memory *memory, const struct sandbox_image *ima
 
 void memory_destroy(struct sandbox_memory *memory)
 {
+    paging_destroy(memory);
     if (memory->ram != NULL)
         munmap(memory->ram, memory->ram_size);
     if (memory->aux != NULL)
@@ -90,35 +97,44 @@ static bool memory_within(uint64_t address, uint64_t size, uint64_t start, uint6
     return true;
 }
 
-/* A stretch of guest memory: where it is mapped, and where in which file. */
-struct memory_place {
-    int file;
-    uint8_t *base;
-    uint64_t offset;
-};
-
-static bool memory_find(const struct sandbox_memory *memory, uint64_t address, uint64_t size,
-                        enum sandbox_access access, struct memory_place *place)
+bool memory_find(const struct sandbox_memory *memory, uint64_t address, uint64_t size, enum sandbox_access access,
+                 struct memory_place *place)
 {
     const struct sandbox_image *image = memory->image;
     const struct sandbox_memory_map *map = &image->map;
+    const uint32_t shift = memory->paging.shift;
     uint64_t offset;
-    *place = (struct memory_place){memory->ram_file, memory->ram, 0};
+    *place = (struct memory_place){.file = memory->ram_file,
+                                   .base = memory->ram,
+                                   .address = address,
+                                   .paged = memory->paging.present != NULL};
     if (memory_within(address, size, map->rw_address, memory->rw_accessible, &offset)) {
         place->offset = sandbox_image_rw_offset(image) + offset;
+        place->room = memory->rw_accessible - offset;
+        place->page = (place->offset - LAYOUT_VMCTX_SIZE) >> shift;
         return true;
     }
     if (memory_within(address, size, map->stack_low, map->stack_size, &offset)) {
         place->offset = sandbox_image_stack_offset(image) + offset;
+        place->room = map->stack_size - offset;
+        place->page = (place->offset - LAYOUT_VMCTX_SIZE) >> shift;
         return true;
     }
     if (access != SANDBOX_GUEST_WRITE &&
         memory_within(address, size, map->aux_address, memory->aux_accessible, &offset)) {
-        *place = (struct memory_place){memory->aux_file, memory->aux, offset};
+        place->file = memory->aux_file;
+        place->base = memory->aux;
+        place->offset = offset;
+        place->room = memory->aux_accessible - offset;
+        place->page = memory->paging.aux_page + (offset >> shift);
         return true;
     }
     if (access == SANDBOX_READ && memory_within(address, size, map->ro_address, map->ro_size, &offset)) {
-        *place = (struct memory_place){-1, (uint8_t *)(uintptr_t)image->ro, offset};
+        place->file = -1;
+        place->base = (uint8_t *)(uintptr_t)image->ro;
+        place->offset = offset;
+        place->room = map->ro_size - offset;
+        place->paged = false;
         return true;
     }
     return false;
@@ -127,16 +143,43 @@ static bool memory_find(const struct sandbox_memory *memory, uint64_t address, u
 uint8_t *sandbox_memory_at(sandbox_memory *memory, uint64_t address, uint64_t size, uint32_t access)
 {
     struct memory_place place;
-    return memory_find(memory, address, size, access, &place) ? place.base + place.offset : NULL;
+    if (!memory_find(memory, address, size, access, &place))
+        return NULL;
+    if (place.paged && paging_find_fault(memory, &place, size, access == SANDBOX_GUEST_WRITE) >= 0)
+        return NULL;
+    return place.base + place.offset;
 }
 
 int sandbox_memory_write(sandbox_memory *memory, uint64_t address, const uint8_t *data, uint64_t size)
 {
-    uint8_t *target = sandbox_memory_at(memory, address, size, SANDBOX_HOST_WRITE);
-    if (target == NULL)
+    struct memory_place place;
+    if (!memory_find(memory, address, size, SANDBOX_HOST_WRITE, &place))
         return -EFAULT;
-    memcpy(target, data, size);
+    if (place.paged)
+        return paging_write(memory, &place, data, size);
+    memcpy(place.base + place.offset, data, size);
     return 0;
+}
+
+int64_t sandbox_memory_fault(const sandbox_memory *memory, uint64_t address, uint64_t size, uint32_t write)
+{
+    struct memory_place place;
+    if (!memory_find(memory, address, size, write ? SANDBOX_GUEST_WRITE : SANDBOX_READ, &place) || !place.paged)
+        return -1;
+    return paging_find_fault(memory, &place, size, write != 0);
+}
+
+int sandbox_memory_protect(sandbox_memory *memory, uint64_t address, uint64_t size, uint32_t on)
+{
+    struct memory_place place;
+    if (memory->paging.present == NULL)
+        return -ENOTSUP;
+    if (((address | size) & (memory->image->map.page_size - 1)) != 0)
+        return -EINVAL;
+    if (!memory_find(memory, address, size, SANDBOX_GUEST_WRITE, &place) ||
+        paging_find_fault(memory, &place, size, false) >= 0)
+        return -EFAULT;
+    return paging_guard(memory, &place, size, on != 0);
 }
 
 /* --- zeroes --- */
@@ -146,8 +189,7 @@ int sandbox_memory_write(sandbox_memory *memory, uint64_t address, const uint8_t
 /* Up to here clearing pages in place is cheaper than giving them back and faulting them in again. */
 #define MEMORY_CLEAR_IN_PLACE (UINT64_C(256) << 10)
 
-/* Gives whole pages back. */
-static int memory_give_back(int file, uint8_t *base, uint64_t from, uint64_t to)
+int memory_give_back(int file, uint8_t *base, uint64_t from, uint64_t to)
 {
     int failed;
     if (file >= 0)
@@ -198,6 +240,8 @@ int sandbox_memory_zero(sandbox_memory *memory, uint64_t address, uint64_t size)
     struct memory_place place;
     if (!memory_find(memory, address, size, SANDBOX_HOST_WRITE, &place))
         return -EFAULT;
+    if (place.paged)
+        return paging_write(memory, &place, NULL, size);
     if (size > MEMORY_ZERO_AT_ONCE)
         return memory_clear(place.file, place.base, place.offset, place.offset + size);
     memset(place.base + place.offset, 0, size);
@@ -211,6 +255,8 @@ int sandbox_memory_free(sandbox_memory *memory, uint64_t address, uint64_t size)
         return -EFAULT;
     if (((address | size) & (memory->image->map.page_size - 1)) != 0)
         return -EINVAL;
+    if (place.paged)
+        return paging_free(memory, &place, size);
     return memory_give_back(place.file, place.base, place.offset, place.offset + size);
 }
 
@@ -243,6 +289,8 @@ int sandbox_memory_set_aux_size(sandbox_memory *memory, uint32_t size)
         if (error < 0)
             return error;
     }
+    if (memory->paging.present != NULL)
+        paging_cut_aux(memory, size);
     memory->aux_accessible = size;
     return 0;
 }
@@ -251,13 +299,14 @@ int memory_reset(struct sandbox_memory *memory)
 {
     const struct sandbox_memory_map *map = &memory->image->map;
     const uint64_t end = sandbox_image_rw_offset(memory->image) + map->rw_size;
-    int error = 0;
+    int error = memory->paging.present != NULL ? paging_reset(memory) : 0;
     /* Shrink first: pages of a grown heap go back at once, and touching them traps again. */
-    if (memory->rw_accessible != map->rw_size)
+    if (error == 0 && memory->rw_accessible != map->rw_size)
         error = memory_grow(memory, map->rw_size);
-    if (error == 0)
+    const bool cleared = memory->paging.present != NULL; /* what was there was given back, holes and all */
+    if (error == 0 && !cleared)
         error = memory_clear(memory->ram_file, memory->ram, LAYOUT_VMCTX_SIZE, end);
-    if (error == 0 && map->aux_size > 0)
+    if (error == 0 && !cleared && map->aux_size > 0)
         error = memory_clear(memory->aux_file, memory->aux, 0, memory->aux_accessible);
     if (error == 0 && memory->aux_accessible != map->aux_size)
         error = sandbox_memory_set_aux_size(memory, map->aux_size);

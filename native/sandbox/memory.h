@@ -16,6 +16,23 @@
 #include "sandbox/image.h"
 #include "sandbox/sandbox_api.h"
 
+/* Which pages are there (paging.h). */
+struct sandbox_paging {
+    uint64_t *present; /* a bit per page; NULL without dynamic paging: all are there */
+    uint64_t *guarded; /* likewise: those that the guest may not write; NULL until there was one */
+    uint64_t words;    /* of each */
+    uint64_t aux_page; /* number of the first page of auxiliary data; those of the ram, from the stack on, come before */
+    uint32_t shift;    /* of the page size */
+    int uffd;          /* the userfaultfd of whoever maps the memory for the guest; -1: nobody does */
+    uint64_t base;     /* where that maps guest address 0 */
+    bool guards;       /* the regions are registered for write protection */
+    struct sandbox_pager *pager;
+    uint64_t next_page;  /* behind the pages that were put there last: a fault there is one of a sequence */
+    uint64_t read_ahead; /* pages that were put there then */
+    uint64_t faults_served;
+    uint64_t pages_served;
+};
+
 struct sandbox_memory {
     const struct sandbox_image *image; /* borrowed */
     int ram_file;                      /* -1: private to this process */
@@ -26,7 +43,26 @@ struct sandbox_memory {
     uint64_t aux_size; /* of the mapping */
     uint64_t rw_accessible;
     uint64_t aux_accessible;
+    struct sandbox_paging paging;
 };
+
+/* A stretch of guest memory: where it is mapped, and where in which file. */
+struct memory_place {
+    int file;         /* -1: in none */
+    uint8_t *base;
+    uint64_t offset;
+    uint64_t address; /* of the guest */
+    uint64_t room;    /* bytes from there to the end of the region */
+    uint64_t page;    /* number of the page that it begins in */
+    bool paged;       /* whether its pages can be absent */
+};
+
+/* Finds [address, address + size) in one region that is there for `access`, whether or not its pages are. */
+bool memory_find(const struct sandbox_memory *memory, uint64_t address, uint64_t size, enum sandbox_access access,
+                 struct memory_place *place);
+
+/* Gives the machine's whole pages from `from` to `to` of a file, or of private memory (-1) at `base`, back. */
+int memory_give_back(int file, uint8_t *base, uint64_t from, uint64_t to);
 
 /* Fills *memory with the program's initial memory. 0 or -errno; to be destroyed either way, before or after the image:
  * garbage has no order. */

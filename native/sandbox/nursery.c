@@ -70,6 +70,11 @@ int nursery_send(const sandbox_nursery *nursery, const void *message, size_t siz
 
 int nursery_receive(const sandbox_nursery *nursery, uint32_t *step, int *fd)
 {
+    return nursery_receive_from(nursery->control, step, fd);
+}
+
+int nursery_receive_from(int socket, uint32_t *step, int *fd)
+{
     struct zygote_reply reply;
     union {
         struct cmsghdr header;
@@ -84,7 +89,7 @@ int nursery_receive(const sandbox_nursery *nursery, uint32_t *step, int *fd)
     };
     ssize_t received;
     do
-        received = recvmsg(nursery->control, &header, MSG_CMSG_CLOEXEC);
+        received = recvmsg(socket, &header, MSG_CMSG_CLOEXEC);
     while (received < 0 && errno == EINTR);
     if (received < 0)
         return -errno;

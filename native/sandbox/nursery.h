@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * nursery: the control socket, for worker.c. Both return 0 or -errno.
+ * nursery: the control socket, for worker.c. All return 0 or -errno.
  */
 #ifndef SANDBOX_NURSERY_H
 #define SANDBOX_NURSERY_H
@@ -16,5 +16,7 @@ int nursery_send(const sandbox_nursery *nursery, const void *message, size_t siz
 /* Receives one reply. *fd is the descriptor that came with it, -1 if none; *step is set where the zygote reports
  * an error. -ECONNRESET: the other side is gone. */
 int nursery_receive(const sandbox_nursery *nursery, uint32_t *step, int *fd);
+/* The same from a socket that a worker was given. */
+int nursery_receive_from(int socket, uint32_t *step, int *fd);
 
 #endif

@@ -13,6 +13,7 @@
 
 #include "pvm/recompiler.h"
 #include "sandbox/memfd.h"
+#include "sandbox/paging.h"
 #include "sandbox/sandbox_api.h"
 
 int sandbox_probe_userfaultfd(void)
@@ -20,7 +21,7 @@ int sandbox_probe_userfaultfd(void)
     const int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
     if (fd < 0)
         return -errno;
-    struct uffdio_api api = {.api = UFFD_API};
+    struct uffdio_api api = {.api = UFFD_API, .features = PAGING_FEATURES};
     const int error = ioctl(fd, UFFDIO_API, &api) == 0 ? 0 : -errno;
     close(fd);
     return error;

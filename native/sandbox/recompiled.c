@@ -9,6 +9,7 @@
 
 #include "pvm/decode.h"
 #include "sandbox/guest.h"
+#include "sandbox/pager.h"
 
 /* --- going on --- */
 
@@ -96,6 +97,20 @@ static void recompiled_fixup_memset(struct recompiled_guest *self)
         self->guest.gas += unused;
 }
 
+int recompiled_page_in(struct recompiled_guest *self, bool may_block)
+{
+    struct sandbox_guest *guest = &self->guest;
+    const int error = pager_serve(&self->memory, guest->fault_address, may_block);
+    self->paging_in = error == -EAGAIN;
+    if (error == -EAGAIN)
+        return SANDBOX_PAGING;
+    guest->fault_errno = error == -ENOENT ? 0 : (uint32_t)-error;
+    if (error < 0)
+        return SANDBOX_PAGE_FAULT;
+    guest->has_pc = guest->has_next_pc = 0;
+    return SANDBOX_BUSY;
+}
+
 /* A signal came at native offset `native`, in the instruction `at`. */
 static int recompiled_signalled(struct recompiled_guest *self, const struct pvm_instruction *at,
                                 const struct pvm_decoded *decoded, uint64_t native)
@@ -106,6 +121,15 @@ static int recompiled_signalled(struct recompiled_guest *self, const struct pvm_
     const bool within = !interrupted || native != at->native;
     if (within && decoded->op == PVM_OP_memset)
         recompiled_fixup_memset(self);
+    if (!interrupted && guest_page_fault(&self->memory, guest, decoded)) {
+        guest->next_pc = at->pc;
+        guest->has_next_pc = 1;
+        /* loads and stores are one native instruction each */
+        self->resume_native = decoded->op == PVM_OP_memset
+                                  ? pvm_memset_start(&self->image->execution, self->gs_base, (uint32_t)native)
+                                  : (uint32_t)native;
+        return recompiled_page_in(self, false);
+    }
     if (!interrupted) {
         guest->signal = signal < 65 ? signal : 0;
         return SANDBOX_TRAP;

@@ -25,6 +25,7 @@ struct recompiled_guest {
     bool gs_base;           /* which native code it is (struct pvm_target) */
     uint32_t interrupt;     /* the signal of a trap that is an interrupt; 0: there are none */
     uint32_t resume_native; /* native offset at which the guest goes on, if not where the host set */
+    bool paging_in;         /* the guest is at a page fault that the pager is to serve where it may block */
     struct sandbox_guest guest;
 };
 
@@ -36,9 +37,14 @@ int recompiled_begin(struct recompiled_guest *self, uint32_t *native);
 void recompiled_put(struct recompiled_guest *self, uint32_t native);
 
 /* Makes an event of the state that native code left with, one that carries registers, and takes those over.
- * SANDBOX_BUSY: it was an sbrk, which is done; the guest goes on at resume_native. SANDBOX_FORGED: no native code of the
+ * SANDBOX_BUSY: it was an sbrk, which is done, or a page fault that the pager served; the guest goes on at resume_native.
+ * SANDBOX_PAGING: the pager would have blocked. SANDBOX_FORGED: no native code of the
  * module leaves that behind. An interrupt leaves at the beginning of an instruction, or at the rep stosb of a memset. */
 int recompiled_take(struct recompiled_guest *self, uint32_t state);
+
+/* Has the pager, if there is one, serve the page fault that the guest is at. SANDBOX_BUSY: the guest goes on at
+ * resume_native; SANDBOX_PAGING: the pager would block, and it may not; SANDBOX_PAGE_FAULT. */
+int recompiled_page_in(struct recompiled_guest *self, bool may_block);
 
 /* Memory and registers as they were at the start. 0 or -errno. */
 int recompiled_reset(struct recompiled_guest *self);

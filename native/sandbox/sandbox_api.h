@@ -38,6 +38,7 @@ struct sandbox_program {
     uint32_t gas_metering;    /* enum pvm_gas_metering */
     uint32_t per_instruction; /* charge instructions instead of blocks */
     uint32_t step_tracing;
+    uint32_t dynamic_paging;  /* memory is there by the page, when the host puts it there */
     uint32_t cost_kind;       /* enum pvm_cost_kind */
     uint32_t memory_latency;  /* of the full cost model, cycles */
     const uint32_t *costs;    /* of the table, sandbox_cost_count() of them */
@@ -126,13 +127,23 @@ enum sandbox_access {
 };
 
 /* Guest memory [address, address + size) in the host's address space; NULL if not all of it, in one region, is there
- * for `access` (enum sandbox_access). Valid until the guest goes on or is reset, and to be used as asked for. */
+ * for `access` (enum sandbox_access). Valid until the guest goes on or is reset, and to be used as asked for.
+ * Not for SANDBOX_HOST_WRITE with dynamic paging: the functions below see to the pages. */
 uint8_t *sandbox_memory_at(sandbox_memory *memory, uint64_t address, uint64_t size, uint32_t access);
 /* What the host does to [address, address + size): copies `data` there; fills it with zeroes; gives whole pages of the
- * module's size back, which then read as zeroes. -EFAULT: not all of it is there to be written by the host. */
+ * module's size back, which then read as zeroes. -EFAULT: not all of it is there to be written by the host.
+ *
+ * With dynamic paging the first two put pages there that are not, with zeroes around what is written, and after the
+ * third they are there no more. */
 int sandbox_memory_write(sandbox_memory *memory, uint64_t address, const uint8_t *data, uint64_t size);
 int sandbox_memory_zero(sandbox_memory *memory, uint64_t address, uint64_t size);
 int sandbox_memory_free(sandbox_memory *memory, uint64_t address, uint64_t size);
+/* Has writes of the guest to whole pages fault (`on`), or no longer. -EFAULT: not all of it is there to be written by the
+ * guest; -EINVAL: not whole pages; -ENOTSUP: there is no dynamic paging; -ENOMEM, or what userfaultfd says. */
+int sandbox_memory_protect(sandbox_memory *memory, uint64_t address, uint64_t size, uint32_t on);
+/* The address of the first page at which the guest would fault if it read, or wrote, [address, address + size): one that
+ * is not there or, if it writes, is protected. -1: there is none, or the range is not in one region. */
+int64_t sandbox_memory_fault(const sandbox_memory *memory, uint64_t address, uint64_t size, uint32_t write);
 /* Bytes of auxiliary data that are accessible, whole pages of the module's size. What is cut off reads as zeroes if it
  * comes back. -EINVAL: more than the module has, or not whole pages. */
 uint32_t sandbox_memory_aux_size(const sandbox_memory *memory);
@@ -152,6 +163,23 @@ struct sandbox_difference {
 int sandbox_memory_compare(const sandbox_memory *first, const sandbox_memory *second,
                            struct sandbox_difference *difference);
 
+/* --- pager: puts pages there that guests fault at, without a stop that Python sees --- */
+
+typedef struct sandbox_pager sandbox_pager;
+
+/* A pager of zeroes (`file` is -1), or of the bytes of `file` from `offset` on, `size` of them, at guest addresses from
+ * `address` on, and of zeroes elsewhere and behind the end of the file. Keeps a duplicate of the descriptor. Guests that
+ * fault at page after page get up to `read_ahead` bytes at once. -EBADF, -EMFILE, -ENOMEM. */
+int sandbox_pager_create(int file, uint64_t address, uint64_t offset, uint64_t size, uint64_t read_ahead,
+                         sandbox_pager **pager);
+/* Lets go of it; it is freed when no memory uses it any more. NULL is allowed. */
+void sandbox_pager_release(sandbox_pager *pager);
+/* Gives the memory a pager, until it is reset; NULL takes it away. */
+void sandbox_memory_set_pager(sandbox_memory *memory, sandbox_pager *pager);
+/* Faults that its pager served since it was created or reset, and pages that it put there. */
+uint64_t sandbox_memory_faults_served(const sandbox_memory *memory);
+uint64_t sandbox_memory_pages_served(const sandbox_memory *memory);
+
 /* --- worker: one sandbox process --- */
 
 typedef struct sandbox_worker sandbox_worker;
@@ -167,6 +195,9 @@ enum sandbox_event {
     SANDBOX_FAILED,    /* set-up failed: guest.failed_step, guest.failed_errno; the worker ends itself */
     SANDBOX_DIED,      /* the worker process is dead */
     SANDBOX_FORGED,    /* the shared page says what guest code cannot have done: kill the worker */
+    SANDBOX_PAGE_FAULT, /* the instruction at guest.pc == guest.next_pc touched a page that is not there or is protected:
+                           guest.fault_address, guest.fault_write; guest.fault_errno: why the pager did not serve it */
+    SANDBOX_PAGING,    /* the memory's pager would block: call sandbox_worker_page_in */
 };
 
 /* The host's own copy of the guest's state. Python reads and writes it while the worker is not busy. */
@@ -183,6 +214,9 @@ struct sandbox_guest {
     uint32_t heap_size;     /* bytes, unaligned */
     uint32_t failed_step;
     uint32_t failed_errno;
+    uint32_t fault_address; /* of the page; its size is the module's */
+    uint32_t fault_write;
+    uint32_t fault_errno;   /* 0: there is no pager */
 };
 
 /* Makes guest memory and the shared page; no process yet. Keeps `image`. */
@@ -202,11 +236,15 @@ uint32_t *sandbox_worker_futex(sandbox_worker *worker);
 uint32_t sandbox_worker_futex_value(const sandbox_worker *worker);
 
 /* Lets the guest run from guest.next_pc with guest.regs, and polls for up to `spin_ns` nanoseconds. The worker
- * itself polls `worker_spin` rounds before it sleeps when it is done. Returns an enum sandbox_event, or
+ * itself polls `worker_rounds` rounds before it sleeps when it is done. Returns an enum sandbox_event, or
  * -EINVAL if there is no next pc. Only while not busy. */
-int sandbox_worker_resume(sandbox_worker *worker, uint64_t spin_ns, uint32_t worker_spin);
-/* What the worker is doing: an enum sandbox_event. Serves sbrk on the way. */
+int sandbox_worker_resume(sandbox_worker *worker, uint64_t spin_ns, uint32_t worker_rounds);
+/* What the worker is doing: an enum sandbox_event. Serves sbrk on the way, and page faults if there is a pager: then it
+ * polls for as long as sandbox_worker_resume did, but no longer than a millisecond. */
 int sandbox_worker_poll(sandbox_worker *worker);
+/* After SANDBOX_PAGING: has the pager serve the fault, which may block, and lets the guest go on. SANDBOX_BUSY, or
+ * SANDBOX_PAGE_FAULT if the pager cannot. */
+int sandbox_worker_page_in(sandbox_worker *worker);
 /* Sends SIGKILL. The death is seen through the pidfd. Does nothing in a forked child of the process that made
  * the worker. */
 void sandbox_worker_kill(sandbox_worker *worker);
@@ -231,8 +269,9 @@ typedef struct sandbox_interpreted sandbox_interpreted;
 int sandbox_interpreted_create(sandbox_image *image, uint32_t in_files, sandbox_interpreted **interpreted);
 struct sandbox_guest *sandbox_interpreted_guest(sandbox_interpreted *interpreted);
 /* Runs about `budget` instructions on the calling thread. Returns an enum sandbox_event: SANDBOX_BUSY if it has
- * to be called again, and -EINVAL if there is no next pc. While busy, guest state and memory are not to be used. */
-int sandbox_interpreted_run(sandbox_interpreted *interpreted, uint64_t budget);
+ * to be called again, and -EINVAL if there is no next pc. While busy, guest state and memory are not to be used. A pager
+ * that would block waits for a call that says that it `may_block`. */
+int sandbox_interpreted_run(sandbox_interpreted *interpreted, uint64_t budget, uint32_t may_block);
 /* Has a run return SANDBOX_BUSY within a millisecond, for good. Safe from another thread. */
 void sandbox_interpreted_stop(sandbox_interpreted *interpreted);
 /* Owned by the interpreted guest. */

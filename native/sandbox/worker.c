@@ -7,17 +7,25 @@
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "linux/linux.h"
 #include "sandbox/nursery.h"
+#include "sandbox/paging.h"
+
+/* A killed process is dead in a tenth of a millisecond; this only keeps a broken kernel from hanging the caller. */
+#define WORKER_DEATH_MS 1000
+/* Longest time for which page faults are served one after the other before the event loop gets a turn. */
+#define WORKER_PAGING_NS UINT64_C(1000000)
 
 /* --- life --- */
 
@@ -29,7 +37,7 @@ int sandbox_worker_create(sandbox_image *image, sandbox_worker **result)
     worker->recompiled.image = image;
     worker->recompiled.code_base = LAYOUT_CODE_BASE;
     worker->owner = getpid();
-    worker->pidfd = -1;
+    worker->pidfd = worker->paging_socket = -1;
     const int error = memory_create(&worker->recompiled.memory, image, true);
     if (error < 0) {
         sandbox_worker_destroy(worker);
@@ -48,14 +56,45 @@ int sandbox_worker_request(sandbox_worker *worker, sandbox_nursery *nursery)
         .size = sizeof request,
         .enter = worker->recompiled.image->recompiled.enter,
         .trap = worker->recompiled.image->recompiled.trap,
+        .dynamic_paging = worker->recompiled.image->dynamic_paging,
     };
     sandbox_image_windows(worker->recompiled.image, request.windows);
-    const int files[ZYGOTE_FILE_COUNT] = {
+    /* a socket of its own: what a worker says there mixes with nobody else's */
+    int sockets[2] = {-1, -1};
+    if (request.dynamic_paging && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sockets) != 0)
+        return -errno;
+    const int all[ZYGOTE_FILE_COUNT] = {
         [ZYGOTE_FILE_RAM] = worker->recompiled.memory.ram_file,
         [ZYGOTE_FILE_IMAGE] = worker->recompiled.image->file,
         [ZYGOTE_FILE_AUX] = worker->recompiled.memory.aux_file,
+        [ZYGOTE_FILE_PAGING] = sockets[1],
     };
-    return nursery_send(nursery, &request, sizeof request, files, zygote_request_files(&request));
+    int files[ZYGOTE_FILE_COUNT];
+    unsigned count = 0;
+    for (unsigned file = 0; file < ZYGOTE_FILE_COUNT; file++)
+        if (zygote_request_has(&request, (enum zygote_file)file))
+            files[count++] = all[file];
+    const int error = nursery_send(nursery, &request, sizeof request, files, count);
+    if (sockets[1] >= 0)
+        close(sockets[1]);
+    if (error < 0 && sockets[0] >= 0)
+        close(sockets[0]);
+    else
+        worker->paging_socket = sockets[0];
+    return error;
+}
+
+/* Takes the userfaultfd that a worker which is ready has sent. */
+static int worker_attach_paging(sandbox_worker *worker)
+{
+    uint32_t step;
+    int uffd = -1;
+    int error = nursery_receive_from(worker->paging_socket, &step, &uffd);
+    close(worker->paging_socket);
+    worker->paging_socket = -1;
+    if (error == 0)
+        error = uffd >= 0 ? paging_attach(&worker->recompiled.memory, uffd, 0) : -EPROTO;
+    return error;
 }
 
 int sandbox_worker_receive(sandbox_worker *worker, sandbox_nursery *nursery, uint32_t *step)
@@ -78,6 +117,14 @@ void sandbox_worker_destroy(sandbox_worker *worker)
     if (worker == NULL)
         return;
     sandbox_worker_kill(worker);
+    if (worker->paging_socket >= 0)
+        close(worker->paging_socket);
+    if (worker->pidfd >= 0 && worker->recompiled.memory.paging.uffd >= 0 && !worker->dead &&
+        worker->owner == getpid()) {
+        /* once the userfaultfd is closed, a guest that still ran would find zeroes in the place of its pages */
+        struct pollfd death = {.fd = worker->pidfd, .events = POLLIN};
+        poll(&death, 1, WORKER_DEATH_MS);
+    }
     if (worker->pidfd >= 0)
         close(worker->pidfd);
     else if (worker->recompiled.vmctx != NULL)
@@ -180,6 +227,8 @@ static int worker_look(sandbox_worker *worker)
     const uint32_t state = __atomic_load_n(&worker->recompiled.vmctx->state, __ATOMIC_ACQUIRE);
     if (worker->dead)
         return SANDBOX_DIED;
+    if (worker->recompiled.paging_in)
+        return SANDBOX_PAGING;
     switch (state) {
     case VMCTX_STARTING:
         return worker->started ? worker_forged(worker) : SANDBOX_BUSY;
@@ -193,8 +242,11 @@ static int worker_look(sandbox_worker *worker)
         return worker->started ? SANDBOX_BUSY : worker_forged(worker);
     case VMCTX_IDLE:
         if (!worker->started) {
+            const int error = worker->recompiled.image->dynamic_paging ? worker_attach_paging(worker) : 0;
+            worker->recompiled.guest.failed_step = ZYGOTE_STEP_USERFAULTFD;
+            worker->recompiled.guest.failed_errno = (uint32_t)-error;
             worker->started = true;
-            return SANDBOX_FINISHED;
+            return error == 0 ? SANDBOX_FINISHED : SANDBOX_FAILED;
         }
         return worker_take(worker, state);
     case VMCTX_GUEST_ECALLI:
@@ -207,11 +259,6 @@ static int worker_look(sandbox_worker *worker)
     }
 }
 
-int sandbox_worker_poll(sandbox_worker *worker)
-{
-    return worker_look(worker);
-}
-
 static uint64_t worker_now(void)
 {
     struct timespec now;
@@ -219,7 +266,46 @@ static uint64_t worker_now(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-int sandbox_worker_resume(sandbox_worker *worker, uint64_t spin_ns, uint32_t worker_spin)
+/* Polls a busy worker for as long as the last resume said, and as long again after each page fault that was served. */
+static int worker_spin(sandbox_worker *worker)
+{
+    const uint64_t *const count = &worker->recompiled.memory.paging.faults_served;
+    const uint64_t start = worker_now();
+    uint64_t served = *count, end = start + worker->spin_ns, now;
+    int event = SANDBOX_BUSY;
+    do {
+        for (unsigned i = 0; i < 64 && event == SANDBOX_BUSY; i++) {
+            __builtin_ia32_pause();
+            event = worker_look(worker);
+        }
+        now = worker_now();
+        if (served != *count) {
+            served = *count;
+            end = now + worker->spin_ns < start + WORKER_PAGING_NS ? now + worker->spin_ns : start + WORKER_PAGING_NS;
+        }
+    } while (event == SANDBOX_BUSY && now < end);
+    return event;
+}
+
+int sandbox_worker_poll(sandbox_worker *worker)
+{
+    const uint64_t served = worker->recompiled.memory.paging.faults_served;
+    const int event = worker_look(worker);
+    const bool spin = served != worker->recompiled.memory.paging.faults_served && worker->spin_ns > 0;
+    return event == SANDBOX_BUSY && spin ? worker_spin(worker) : event;
+}
+
+int sandbox_worker_page_in(sandbox_worker *worker)
+{
+    if (!worker->recompiled.paging_in)
+        return -EINVAL;
+    const int event = recompiled_page_in(&worker->recompiled, true);
+    if (event == SANDBOX_BUSY)
+        worker_go(worker, worker->recompiled.resume_native);
+    return event;
+}
+
+int sandbox_worker_resume(sandbox_worker *worker, uint64_t spin_ns, uint32_t worker_rounds)
 {
     if (worker->dead)
         return SANDBOX_DIED;
@@ -227,20 +313,12 @@ int sandbox_worker_resume(sandbox_worker *worker, uint64_t spin_ns, uint32_t wor
     int event = recompiled_begin(&worker->recompiled, &native);
     if (event != SANDBOX_BUSY)
         return event;
-    worker->spin = worker_spin;
+    worker->spin = worker_rounds;
+    worker->spin_ns = spin_ns;
     worker_go(worker, native);
 
     event = worker_look(worker);
-    if (event != SANDBOX_BUSY || spin_ns == 0)
-        return event;
-    const uint64_t end = worker_now() + spin_ns;
-    do {
-        for (unsigned i = 0; i < 64 && event == SANDBOX_BUSY; i++) {
-            __builtin_ia32_pause();
-            event = worker_look(worker);
-        }
-    } while (event == SANDBOX_BUSY && worker_now() < end);
-    return event;
+    return event == SANDBOX_BUSY && spin_ns > 0 ? worker_spin(worker) : event;
 }
 
 /* --- memory --- */

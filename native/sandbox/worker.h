@@ -18,6 +18,8 @@ struct sandbox_worker {
     uint32_t spin;
     bool started; /* it reported VMCTX_IDLE once */
     bool dead;
+    int paging_socket; /* from which the userfaultfd comes; -1 once it did, or without dynamic paging */
+    uint64_t spin_ns;  /* of the last resume */
 };
 
 #endif

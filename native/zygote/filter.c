@@ -11,6 +11,7 @@
 #include <stddef.h>
 
 #include "linux/linux.h"
+#include "zygote/zygote.h"
 
 #define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
 /* the low half of argument n; the kernel reads futex's operation as an int, so the high half means nothing */
@@ -64,6 +65,11 @@ static const struct sock_filter nursery_filter[] = {
     ALLOW_IF(__NR_prctl),
     ALLOW_IF(__NR_capset),
     ALLOW_IF(__NR_seccomp),
+    /* and of a worker with dynamic paging: one that catches nothing that the kernel does itself */
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_userfaultfd, 1, 0),
+    KILL,
+    LOAD_ARGUMENT(0),
+    ALLOW_IF(ZYGOTE_USERFAULTFD_FLAGS),
     KILL,
 };
 

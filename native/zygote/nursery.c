@@ -140,6 +140,22 @@ static void nursery_clone_worker(const struct zygote_request *request, const int
     linux_close(worker);
 }
 
+/* Moves the `count` files that came to their places. Whether they are those that the request says. */
+static int nursery_sort_files(const struct zygote_request *request, int count, int *files)
+{
+    for (int i = ZYGOTE_FILE_COUNT - 1, last = 0; i >= 0; i--) {
+        int place = 0; /* among those that came */
+        for (int before = 0; before < i; before++)
+            place += zygote_request_has(request, (enum zygote_file)before);
+        const int has = zygote_request_has(request, (enum zygote_file)i);
+        if (last == 0 && has && place != count - 1)
+            return 0;
+        last |= has;
+        files[i] = has ? files[place] : -1;
+    }
+    return 1;
+}
+
 static _Noreturn void nursery_serve(int host)
 {
     for (;;) {
@@ -154,11 +170,12 @@ static _Noreturn void nursery_serve(int host)
         const int count = message_receive(CONTROL_FD, &request, sizeof request, files);
         if (count == -ECONNRESET)
             linux_exit(0);
-        if (count < 0 || (unsigned)count != zygote_request_files(&request))
+        if (count < 0 || !nursery_sort_files(&request, count, files))
             linux_exit(1);
         nursery_clone_worker(&request, files);
-        for (int i = 0; i < count; i++)
-            linux_close(files[i]);
+        for (int i = 0; i < ZYGOTE_FILE_COUNT; i++)
+            if (files[i] >= 0)
+                linux_close(files[i]);
     }
 }
 

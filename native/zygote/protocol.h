@@ -20,7 +20,13 @@
  * read-write data with the heap, because the heap grows with the file's end. Auxiliary data has a file of its
  * own, because its end moves too: a module without any has none.
  */
-enum zygote_file { ZYGOTE_FILE_RAM, ZYGOTE_FILE_IMAGE, ZYGOTE_FILE_AUX, ZYGOTE_FILE_COUNT };
+enum zygote_file {
+    ZYGOTE_FILE_RAM,
+    ZYGOTE_FILE_IMAGE,
+    ZYGOTE_FILE_AUX,    /* if the module has auxiliary data */
+    ZYGOTE_FILE_PAGING, /* for dynamic paging: a socket that the worker's userfaultfd goes to the host by */
+    ZYGOTE_FILE_COUNT
+};
 
 /* A window may reach past the end of its file: touching that raises SIGBUS. */
 enum zygote_window {
@@ -54,21 +60,25 @@ struct zygote_boot {
     uint32_t gid;
 };
 
-/* Host to nursery; carries the files of enum zygote_file, as many as zygote_request_files says. */
+/* Host to nursery; carries those files of enum zygote_file that zygote_request_has names, in their order. */
 struct zygote_request {
     uint32_t magic;
     uint32_t size; /* sizeof(struct zygote_request) */
     uint32_t enter; /* offsets of trampolines in the native code */
     uint32_t trap;
+    uint32_t dynamic_paging; /* 0 or 1 */
+    uint32_t pad;
     struct zygote_mapping windows[WINDOW_COUNT];
 };
 
-static inline unsigned zygote_request_files(const struct zygote_request *request)
+static inline int zygote_request_has(const struct zygote_request *request, enum zygote_file file)
 {
-    return request->windows[WINDOW_AUX].size > 0 ? ZYGOTE_FILE_COUNT : ZYGOTE_FILE_AUX;
+    if (file == ZYGOTE_FILE_AUX)
+        return request->windows[WINDOW_AUX].size > 0;
+    return file != ZYGOTE_FILE_PAGING || request->dynamic_paging;
 }
 
-/* To the host, for each of the above. With error 0 it carries a pidfd: of the nursery, or of the worker. */
+/* To the host, for each of the above, and from a worker with its userfaultfd. With error 0 it carries a pidfd: of the nursery, or of the worker. */
 struct zygote_reply {
     uint32_t magic;
     uint32_t step; /* enum zygote_step, where error is not 0 */
@@ -104,6 +114,7 @@ struct zygote_reply {
     X(MAP_VMCTX, "mapping the shared page (mmap)")                       \
     X(MAP_STACKS, "mapping its stacks (mmap)")                           \
     X(MAP_WINDOWS, "mapping code and guest memory (mmap)")               \
+    X(USERFAULTFD, "dynamic paging (userfaultfd)")                       \
     X(SIGNALS, "installing signal handlers (sigaltstack, rt_sigaction)") \
     X(CLOSE_FILES, "closing files (close_range)")                        \
     X(WORKER_FILTER, "installing the worker's seccomp filter")

@@ -94,6 +94,14 @@ static void worker_map_windows(const struct zygote_request *request, const int *
                  linux_mmap(LAYOUT_SIGNAL_STACK, LAYOUT_SIGNAL_STACK_SIZE, PROT_READ | PROT_WRITE, flags, -1, 0));
 }
 
+/* The host does all that is ever done with it, from the outside: no system call for that is left to the worker. */
+static void worker_pass_userfaultfd(int socket)
+{
+    const int fd = linux_userfaultfd(ZYGOTE_USERFAULTFD_FLAGS);
+    worker_check(ZYGOTE_STEP_USERFAULTFD, fd);
+    worker_check(ZYGOTE_STEP_USERFAULTFD, message_reply(socket, ZYGOTE_STEP_NONE, 0, fd));
+}
+
 /* --- traps --- */
 
 /* Runs on the signal stack with all signals blocked. It does not stop the guest itself: it sends it to the
@@ -176,6 +184,8 @@ _Noreturn void worker_main(const struct zygote_request *request, const int *file
     worker.enter = LAYOUT_CODE_BASE + request->enter;
     worker.trap = LAYOUT_CODE_BASE + request->trap;
     worker_map_windows(request, files);
+    if (request->dynamic_paging)
+        worker_pass_userfaultfd(files[ZYGOTE_FILE_PAGING]);
     worker_install_handlers();
     worker_check(ZYGOTE_STEP_CLOSE_FILES, linux_close_range(0, ~0u, 0));
     worker_check(ZYGOTE_STEP_RLIMITS, confine_limits(worker_limits, sizeof worker_limits / sizeof worker_limits[0]));

@@ -5,6 +5,8 @@
 #ifndef ZYGOTE_ZYGOTE_H
 #define ZYGOTE_ZYGOTE_H
 
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <stdint.h>
 
 #include "linux/linux.h"
@@ -15,6 +17,9 @@
 
 /* The control socket's descriptor, in launcher and nursery. */
 #define CONTROL_FD 0
+
+/* The flags of a worker's userfaultfd: it takes no privilege, and so does not see what the kernel touches by itself. */
+#define ZYGOTE_USERFAULTFD_FLAGS (UFFD_USER_MODE_ONLY | O_CLOEXEC | O_NONBLOCK)
 
 /* launcher.c */
 _Noreturn void launcher_main(const uint64_t *initial_stack);
