@@ -192,6 +192,11 @@ class Linker:
         self._page_handler = handler
         return handler
 
+    @property
+    def serves_page_faults(self) -> bool:
+        """Whether `on_page_fault` was used."""
+        return self._page_handler is not None
+
     async def instantiate(self, module: Module) -> Instance:
         """A new instance of `module` whose imports are served by this linker.
 

@@ -31,23 +31,27 @@ M64 = 2**64 - 1
 CASES = 257
 #: Of these say how much gas is left.
 WITH_GAS = 229
-#: Memory that appears while the guest waits. Here the guest goes on as an instance that had it from the start.
+#: Memory that appears while the guest waits, at a page fault.
 PAGED = {"multistep_paging_at_the_start_of_block", "multistep_paging_in_the_middle_of_block"}
 
 
 class Player:
     """Takes the steps of a case."""
 
-    def __init__(self, engine: vm.Engine, blob: vm.ProgramBlob) -> None:
+    def __init__(self, engine: vm.Engine, blob: vm.ProgramBlob, *, paged: bool) -> None:
         self.engine = engine
         self.blob = blob
+        self.paged = paged
         self.instance: vm.Instance | None = None
         self.pc: int | None = None
         self.end: vm.Interrupt | None = None
 
     async def start(self, registers: Sequence[int], pc: int, gas: int) -> None:
         config = vm.ModuleConfig(
-            page_size=4096, gas_metering="sync", cost_model=vm.CostModel.full(vm.MemoryLatency.L2_HIT)
+            page_size=4096,
+            gas_metering="sync",
+            cost_model=vm.CostModel.full(vm.MemoryLatency.L2_HIT),
+            dynamic_paging=self.paged,
         )
         module = await self.engine.compile(self.blob, config)
         self.instance = await module.instantiate()
@@ -62,40 +66,37 @@ class Player:
                 if self.pc is not None:
                     self.instance.next_program_counter = self.pc
                 self.end = await self.instance.run()
-                # a trap is tried again, as a page fault is; after a host call the guest goes on
+                # a trap is tried again; after a host call and a page fault the guest goes on
                 self.pc = self.end.pc if isinstance(self.end, vm.Trap) else None
             case "set":
                 self.instance.registers[value["register"]] = value["value"]
             case "write":
                 self.instance.memory.write(value["address"], bytes.fromhex(value["bytes"]))
             case "map":
-                await self._map(value["address"], value["length"])
+                assert isinstance(self.end, vm.PageFault)
+                assert self.end.address in range(value["address"], value["address"] + value["length"])
+                self.instance.memory.zero(value["address"], value["length"])
             case _:
                 raise AssertionError(f"unknown step {action}")
-
-    async def _map(self, address: int, length: int) -> None:
-        assert self.instance is not None
-        assert self.pc is not None
-        old, layout = self.instance, self.instance.memory.map
-        contents = old.memory.read(layout.rw_address, layout.rw_accessible)
-        self.blob = replace(self.blob, rw_data_size=address + length - layout.rw_address)
-        registers = list(old.registers.values())
-        # a page fault is tried again without charge; here the guest is entered, which charges its block
-        cost = old.module.gas_cost(self.pc)
-        assert cost is not None
-        gas = old.gas + cost
-        await old.aclose()
-        await self.start(registers, self.pc, gas)
-        self.instance.memory.write(layout.rw_address, contents)
 
     async def close(self) -> None:
         if self.instance is not None:
             await self.instance.aclose()
 
 
+def _with_room(case: dict[str, Any]) -> vm.ProgramBlob:
+    """The program, with a region for the memory that appears."""
+    blob = vm.ProgramBlob.parse(bytes.fromhex(case["blob"]))
+    ends = [step["map"]["address"] + step["map"]["length"] for step in case["steps"] if "map" in step]
+    if not ends:
+        return blob
+    layout = vm.MemoryMap(ro_size=blob.ro_data_size, rw_size=blob.rw_data_size)
+    return replace(blob, rw_data_size=max(ends) - layout.rw_address)
+
+
 async def play(engine: vm.Engine, case: dict[str, Any]) -> str:
     """What is wrong with how a case ends; empty if nothing is."""
-    player = Player(engine, vm.ProgramBlob.parse(bytes.fromhex(case["blob"])))
+    player = Player(engine, _with_room(case), paged=case["name"] in PAGED)
     expected = case["expected"]
     await player.start(case["initial"]["registers"], case["entry"], case["initial"]["gas"])
     try:

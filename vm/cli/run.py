@@ -125,6 +125,13 @@ Gas = Annotated[
         show_default=False,
     ),
 ]
+DynamicPaging = Annotated[
+    bool,
+    typer.Option(
+        "--dynamic-paging",
+        help="Give the guest its memory by the page, where it touches it (zeros, with read-ahead).",
+    ),
+]
 LegacySbrk = Annotated[
     bool, typer.Option("--legacy-sbrk", help="Let opcode 101 of a revive_v1 program be sbrk, as old tools meant it.")
 ]
@@ -177,6 +184,7 @@ def run(
     directories: Directories = None,
     environment: Environment = None,
     grants: Grants = None,
+    dynamic_paging: DynamicPaging = False,
     as_json: Json = False,
     traceback: Traceback = False,  # `main` looks for it by itself
 ) -> Callable[[], int]:
@@ -187,7 +195,7 @@ def run(
     """
     words = [] if export is None else [export, *(args or [])]
     path = None if host is None else Path(host)
-    options = partial(_options, backend, sandbox, crosscheck, step_tracing, gas, page_size, legacy_sbrk)
+    options = partial(_options, backend, sandbox, crosscheck, step_tracing, gas, page_size, legacy_sbrk, dynamic_paging)
     stdio = _Stdio(grants or [], directories or [], environment or [])
     return partial(
         _run, Path(program), words, context.obj, imports or [], path, returns, timeout, options, stdio, as_json
@@ -224,6 +232,8 @@ def _run(
     export, rest, args = _choose(blob, program, words, behind)
     linker = make_linker(blob, constants, host)
     link_stdio(linker, blob, args or [], *stdio)
+    if given.dynamic_paging and not linker.serves_page_faults:
+        linker.on_page_fault(vm.ZeroPager())
     call = Call(
         blob=blob,
         compiled=None if stored is None else program,
@@ -277,11 +287,14 @@ class _Options(NamedTuple):
     legacy_sbrk: bool
     crosscheck: bool
     step_tracing: bool
+    dynamic_paging: bool
 
     def fresh(self) -> tuple[BackendName, vm.ModuleConfig]:
         """How to compile a program."""
         config = module_config(self.page_size, self.gas is not None, self.legacy_sbrk)
-        return self.backend or "recompiler", replace(config, step_tracing=self.step_tracing)
+        return self.backend or "recompiler", replace(
+            config, step_tracing=self.step_tracing, dynamic_paging=self.dynamic_paging
+        )
 
     def of(self, path: Path, stored: StoredModule) -> tuple[BackendName, vm.ModuleConfig]:
         """How the program was compiled. Raises `CommandError` if the options say otherwise."""
@@ -299,6 +312,8 @@ class _Options(NamedTuple):
             wrong = f"for the {stored.backend}: leave --crosscheck out"
         elif self.step_tracing != config.step_tracing:
             wrong = f"{'with' if config.step_tracing else 'without'} step tracing, which cannot be changed"
+        elif self.dynamic_paging != config.dynamic_paging:
+            wrong = f"{'with' if config.dynamic_paging else 'without'} dynamic paging, which cannot be changed"
         elif self.gas is not None and config.gas_metering is None:
             wrong = "without --gas: leave it out"
         elif self.gas is None and config.gas_metering is not None:
@@ -316,6 +331,7 @@ def _options(
     gas: str | None,
     page_size: str | None,
     legacy_sbrk: bool,
+    dynamic_paging: bool,
 ) -> _Options:
     name = choose_backend(backend)
     home = choose_sandbox(sandbox)
@@ -331,7 +347,7 @@ def _options(
     if budget is not None and not 0 <= budget <= _MOST_GAS:
         raise usage(f"--gas must be from 0 to {_MOST_GAS}, not {budget}")
     size = None if page_size is None else integer(page_size, "--page-size")
-    return _Options(name, home, budget, size, legacy_sbrk, crosscheck, step_tracing)
+    return _Options(name, home, budget, size, legacy_sbrk, crosscheck, step_tracing, dynamic_paging)
 
 
 def _seconds(text: str) -> float:
