@@ -20,6 +20,7 @@ AUX = 3 * 0x4000
 CONFIGS = {
     "recompiler": vm.Config(),
     "interpreter": vm.Config(backend="interpreter"),
+    "generic": vm.Config(sandbox="generic"),
     "crosscheck": vm.Config(crosscheck=True),
 }
 
