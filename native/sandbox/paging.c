@@ -262,11 +262,11 @@ int paging_guard(struct sandbox_memory *memory, const struct memory_place *place
     if (paging->guarded == NULL && (paging->guarded = calloc(paging->words, sizeof *paging->guarded)) == NULL)
         return -ENOMEM;
     const uint64_t last = paging_end(memory, place, size);
-    int error = 0;
+    int registered = 0, error = 0;
     if (paging->uffd >= 0 && !paging->guards) {
         /* Not from the start: the kernel maps no neighbours of a page in a region that has it. */
-        error = paging_register_writable(memory, UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP);
-        paging->guards = error == 0;
+        registered = paging_register_writable(memory, UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP);
+        paging->guards = registered == 0;
     }
     for (uint64_t page = place->page; error == 0 && page < last;) {
         page = bits_find(paging->guarded, page, last, !on);
@@ -275,13 +275,14 @@ int paging_guard(struct sandbox_memory *memory, const struct memory_place *place
             .range = {.start = paging->base + paging_address(memory, place, page), .len = (end - page) << paging->shift},
             .mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
         };
-        if (paging->uffd >= 0 && end > page && ioctl(paging->uffd, UFFDIO_WRITEPROTECT, &change) != 0)
-            error = -errno;
+        /* ESRCH: the worker is dying, which registering calls ENOMEM */
+        if (paging->uffd >= 0 && end > page && ioctl(paging->uffd, UFFDIO_WRITEPROTECT, &change) != 0 && errno != ESRCH)
+            error = registered < 0 ? registered : -errno;
         if (error == 0)
             bits_set(paging->guarded, page, end, on);
         page = end;
     }
-    return error == -ESRCH ? 0 : error; /* the worker is dying */
+    return error;
 }
 
 void paging_cut_aux(struct sandbox_memory *memory, uint64_t size)

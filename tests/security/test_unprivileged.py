@@ -43,7 +43,7 @@ def _is_test(module: ModuleType) -> bool:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="this is an unprivileged user already")
-@pytest.mark.parametrize("tests", ["test_isolation.py", "test_lifecycle.py"])
+@pytest.mark.parametrize("tests", ["test_isolation.py", "test_lifecycle.py", "test_paging.py"])
 def test_as_an_unprivileged_user(tests: str) -> None:
     options = [
         "-q",
