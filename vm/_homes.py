@@ -54,7 +54,12 @@ def matrix(checks: tuple[Check, ...], trials: Mapping[str, str]) -> tuple[Matter
             "GS base and inaccessible pages",
             "every access is checked",
         ),
-        Matter("paging", here("userfaultfd", "userfaultfd"), "none", "none"),
+        Matter(
+            "paging",
+            here("userfaultfd", "userfaultfd, held by the host"),
+            here("userfaultfd", "userfaultfd of this process"),
+            "pages are looked up at every access",
+        ),
         Matter(
             "signals",
             "handled in its process",

@@ -16,6 +16,7 @@ import aioring
 from vm._errors import SandboxDiedError
 from vm._nursery import Nursery, sandbox_error, step_error
 from vm._sandbox import ffi, lib
+from vm._threads import in_thread
 
 if TYPE_CHECKING:
     from vm._sandbox import CData
@@ -92,11 +93,14 @@ class Worker:
             event = lib.sandbox_worker_poll(self.handle)
             if event == lib.SANDBOX_PAGING:
                 # a thread reads the page: the guest, which is stopped, stays as it is if this is cancelled
-                event = await asyncio.shield(asyncio.to_thread(lib.sandbox_worker_page_in, self.handle))
+                event = await asyncio.shield(in_thread(self._page_in))
             elif event == lib.SANDBOX_BUSY:
                 await self._ring.futex_wait(futex, lib.sandbox_worker_futex_value(self.handle))
             if event != lib.SANDBOX_BUSY:
                 return event
+
+    def _page_in(self) -> int:
+        return lib.sandbox_worker_page_in(self.handle)
 
     async def reset(self) -> None:
         """Makes memory and registers as they were at the start. Raises `SandboxError`."""

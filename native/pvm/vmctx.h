@@ -25,7 +25,7 @@ enum vmctx_state {
     VMCTX_GUEST_SIGNAL = 4,   /* parked by a signal from the host (kept for interruption) */
     VMCTX_GUEST_STEP = 5,     /* step tracing: `native_pc` is where the traced instruction goes on */
     VMCTX_GUEST_NOT_ENOUGH_GAS = 6, /* as the host reports it; a worker says VMCTX_GUEST_TRAP at a gas stub */
-    VMCTX_GUEST_PAGEFAULT = 7,      /* kept for dynamic paging */
+    VMCTX_GUEST_PAGEFAULT = 7,      /* as the host reports it; a worker says VMCTX_GUEST_TRAP */
     VMCTX_GUEST_SBRK = 8,     /* sbrk: `native_pc` is where it goes on; the host does the work */
     VMCTX_STARTING = 9,       /* the worker is being set up */
     VMCTX_FAILED = 10,        /* set-up failed: `failed_step` and `failed_errno` say where; the worker exits */

@@ -109,14 +109,20 @@ static int64_t pager_read(const struct sandbox_pager *pager, uint8_t *out, uint6
 {
     const uint64_t begin = address > pager->address ? address : pager->address;
     const uint64_t last = pager->address + pager->size, end = address + size < last ? address + size : last;
-    memset(out, 0, size);
-    if (begin >= end)
+    if (begin >= end) {
+        memset(out, 0, size);
         return (int64_t)size;
+    }
     bool blocked;
     const int64_t got = pager_pread(pager, out + (begin - address), end - begin,
                                     pager->offset + (begin - pager->address), may_block, &blocked);
-    if (got < 0 || !blocked)
-        return got < 0 ? got : (int64_t)size;
+    if (got < 0)
+        return got;
+    memset(out, 0, begin - address);
+    if (!blocked) {
+        memset(out + (begin - address) + got, 0, size - (begin - address) - (uint64_t)got);
+        return (int64_t)size;
+    }
     const uint64_t whole = (begin - address + (uint64_t)got) & ~(page_size - 1);
     return whole > 0 ? (int64_t)whole : -EAGAIN;
 }

@@ -164,7 +164,8 @@ def test_the_help_tells_the_options_and_the_exit_statuses(pvm: Command) -> None:
     output = pvm.prints("run", "--help")
     for option in ("--import", "--host", "--returns", "--timeout", "--page-size", "--json", "--traceback"):
         assert option in output
-    for option in ("--backend", "--sandbox", "--crosscheck", "--step-tracing", "--gas", "--legacy-sbrk"):
+    recent = ("--backend", "--sandbox", "--crosscheck", "--step-tracing", "--gas", "--legacy-sbrk", "--dynamic-paging")
+    for option in recent:
         assert option in output
     assert "[EXPORT] [ARGS]..." in output
     assert "'linker = vm.Linker()'" in " ".join(output.replace("│", " ").split())
@@ -547,6 +548,17 @@ class TestBackends:
         (pvm.directory / "sbrk.polkavm").write_bytes(program.to_bytes())
         assert pvm.fails(1, "run", "sbrk.polkavm", "10", "--backend", backend).endswith("trapped in 'main' at pc 0")
         assert pvm.prints("run", "sbrk.polkavm", "10", "--backend", backend, "--legacy-sbrk") == f"{0x20000 + 10}\n"
+
+    def test_dynamic_paging(self, pvm: Command, backend: str) -> None:
+        (pvm.directory / "stack.polkavm").write_bytes(
+            assemble(
+                "%stack_size = 4096\npub @main:\n    u64 [sp - 8] = a0\n    a0 = u64 [sp - 8]\n    ret\n",
+                InstructionSet.LATEST64,
+            )
+        )
+        arguments = ("run", "stack.polkavm", "main", "7", "--backend", backend)
+        assert pvm.prints(*arguments, "--dynamic-paging") == "7\n"
+        assert pvm.prints(*arguments) == "7\n"
 
     def test_backtrace(self, pvm: Command, backend: str) -> None:
         arguments = ("run", "debug.polkavm", "--backend", backend)
