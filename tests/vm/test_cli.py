@@ -552,7 +552,7 @@ class TestBackends:
     def test_dynamic_paging(self, pvm: Command, backend: str) -> None:
         (pvm.directory / "stack.polkavm").write_bytes(
             assemble(
-                "%stack_size = 4096\npub @main:\n    u64 [sp - 8] = a0\n    a0 = u64 [sp - 8]\n    ret\n",
+                "%stack_size = 4096\npub @main:\n    sp = sp - 8\n    u64 [sp] = a0\n    a0 = u64 [sp]\n    ret\n",
                 InstructionSet.LATEST64,
             )
         )
