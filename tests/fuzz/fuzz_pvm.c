@@ -199,13 +199,14 @@ static void check_gas_stubs(const struct pvm_execution *execution, const struct 
     }
 }
 
-/* `shape`: features of the CPU, and a capacity just above or below what is needed. */
+/* `shape`: features of the CPU, the home, and a capacity just above or below what is needed. */
 static void check_recompiler(const struct pvm_program *program, const struct pvm_execution *execution, uint8_t shape)
 {
     const struct pvm_target target = {
         .vmctx = -0x20000,
         .jump_table = 0x40000000,
         .exit = -0x10000,
+        .gs_base = (shape & 2) != 0,
         .cpu_features = PVM_CPU_REQUIRED | (shape & 1 ? PVM_CPU_BMI2 : 0),
     };
     struct pvm_recompiled recompiled, again;

@@ -55,6 +55,7 @@ static struct pvm_target near_target(void)
         .vmctx = -0x20000,
         .jump_table = 0x40000000,
         .exit = -0x10000,
+        .gs_base = below(2),
         .cpu_features = PVM_CPU_REQUIRED | (below(2) ? PVM_CPU_BMI2 : 0),
     };
 }
@@ -385,6 +386,12 @@ static void check_errors(void)
         CHECK(pvm_recompile(&good, &execution, &jump_table, out, CAPACITY, &recompiled) == -ERANGE);
         CHECK(pvm_recompile(&good, &execution, &leave, out, CAPACITY, &recompiled) == -ERANGE);
     }
+    /* an unsigned 32-bit offset from the GS base is guest memory's */
+    struct pvm_target vmctx = target, leave = target;
+    vmctx.gs_base = leave.gs_base = true;
+    vmctx.vmctx = leave.exit = 0;
+    CHECK(pvm_recompile(&good, &execution, &vmctx, out, CAPACITY, &recompiled) == -ERANGE);
+    CHECK(pvm_recompile(&good, &execution, &leave, out, CAPACITY, &recompiled) == -ERANGE);
     free(out);
 }
 
