@@ -155,13 +155,20 @@ def waiting(blob: vm.ProgramBlob, count: int) -> Contender:
     return lambda: aioring.run(main())
 
 
-def _peer_calls(path: Path, export: str, sandbox: Sandbox = "linux") -> Contender:
+def _peer_begin(path: Path, export: str, sandbox: Sandbox) -> None:
+    """Builds it. Its generic sandbox is experimental: raises `SkipError` here if that cannot call `export`."""
     _peer.build()
+    if sandbox == "generic":
+        _peer.run("calls", path, export, count=1, sandbox=sandbox)
+
+
+def _peer_calls(path: Path, export: str, sandbox: Sandbox = "linux") -> Contender:
+    _peer_begin(path, export, sandbox)
     return lambda: _peer.run("calls", path, export, count=_CALLS, warm=_WARM, sandbox=sandbox)
 
 
 def _peer_fresh(path: Path, export: str, *, reuse: bool, sandbox: Sandbox = "linux") -> Contender:
-    _peer.build()
+    _peer_begin(path, export, sandbox)
     many = reuse or sandbox == "generic"
     count, warm, workers = (_STARTS if many else _FRESH_PEER), (_STARTS // 10 if many else 1), (2 if reuse else 0)
 

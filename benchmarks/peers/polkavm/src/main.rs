@@ -6,8 +6,8 @@
 //!     polkavm-peer calls BLOB EXPORT [key=value...]
 //!     polkavm-peer fresh BLOB EXPORT [key=value...]
 //!
-//! Keys: backend=recompiler|interpreter, sandbox=linux|generic, gas=none|sync|async, page=BYTES, count=N, warm=N, ticks=N, hash=TICK (may be
-//! repeated), workers=N, pin=yes|no.
+//! Keys: backend=recompiler|interpreter, sandbox=linux|generic, gas=none|sync|async, page=BYTES, count=N, warm=N,
+//! ticks=N, hash=TICK (may be repeated), workers=N, pin=yes|no.
 
 use std::error::Error;
 use std::fmt::Write as _;
