@@ -20,6 +20,7 @@ EXPORTS = {
     "CrosscheckError",
     "Engine",
     "Export",
+    "FilePager",
     "Finished",
     "HostCall",
     "Instance",
@@ -38,6 +39,8 @@ EXPORTS = {
     "ModuleLoadError",
     "OutOfGas",
     "OutOfGasError",
+    "PageFault",
+    "Pager",
     "ProgramBlob",
     "ProgramParseError",
     "Registers",
@@ -48,6 +51,7 @@ EXPORTS = {
     "Trap",
     "TrapError",
     "VMError",
+    "ZeroPager",
     "i32",
     "i64",
     "u32",
@@ -105,7 +109,9 @@ def test_errors_name_the_place() -> None:
 
 
 @pytest.mark.parametrize(
-    "interrupt", [vm.Finished(), vm.HostCall(3), vm.Trap(4, 11), vm.OutOfGas(5), vm.Step(6)], ids=repr
+    "interrupt",
+    [vm.Finished(), vm.HostCall(3), vm.Trap(4, 11), vm.OutOfGas(5), vm.Step(6), vm.PageFault(4096, 4096, True)],
+    ids=repr,
 )
 def test_interrupts_are_frozen_values(interrupt: vm.Interrupt) -> None:
     assert interrupt == copy.copy(interrupt)
