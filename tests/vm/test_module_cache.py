@@ -32,6 +32,7 @@ OTHER_SETTINGS: dict[str, Any] = {
     "cost_model": vm.CostModel.full(),
     "per_instruction_metering": True,
     "step_tracing": True,
+    "dynamic_paging": True,
     "legacy_sbrk": True,
 }
 
