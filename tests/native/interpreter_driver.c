@@ -118,7 +118,7 @@ int guest_map(struct guest *guest, uint32_t address, uint64_t size, int writable
         struct pvm_region *region = &guest->machine.regions[n];
         if (region->memory)
             continue;
-        *region = (struct pvm_region){address, size, calloc(1, size), writable};
+        *region = (struct pvm_region){.address = address, .size = size, .memory = calloc(1, size), .writable = writable};
         return region->memory ? 0 : -1;
     }
     return -1;
