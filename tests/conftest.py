@@ -32,6 +32,17 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
     return LOOPS
 
 
+#: Folders where whichever test comes first builds something with a compiler, and the seconds that it gets for it.
+BUILDING = {"fuzz": 120, "native": 120, "sdk": 120}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        seconds = BUILDING.get(item.path.parent.name)
+        if seconds is not None and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(seconds))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _forget_the_imports() -> None:
     # what is there now will never be garbage: collections of single tests need not look at it

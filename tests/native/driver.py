@@ -6,10 +6,16 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import os
+import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -23,21 +29,43 @@ WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wvla", "-Wstrict-p
 #: Bits of `pvm_cpu_feature` that the recompiler can do without.
 BMI2 = 1 << 3
 
+#: Of every compilation; `compile_c` adds its options.
+BASE = ["-std=gnu17", "-O1", "-fPIE", "-pie", "-Werror", *WARNINGS]
+
 _NO_PC = 0xFFFF_FFFF
 _KINDS = {0: ExitKind.HALT, 2: ExitKind.ECALLI, 3: ExitKind.TRAP, 8: ExitKind.SBRK, 100: ExitKind.STEPS}
 
 
 def compile_c(compiler: str, main: Path, output: Path, *options: str) -> None:
-    """Compile the recompiler and the program `main` into `output`."""
-    header = output.with_name(f"{output.name}.include") / "opcodes.h"
-    header.parent.mkdir(parents=True, exist_ok=True)
+    """Compile the recompiler and the program `main` into `output`; an option that ends in .c is one more file of it."""
+    flags = tuple(option for option in options if not option.endswith(".c"))
+    library, include = _library(compiler, flags)
+    others = [Path(option) for option in options if option.endswith(".c")]
+    with tempfile.TemporaryDirectory() as directory:
+        own = _objects(compiler, flags, [main, *others], Path(directory), include)
+        subprocess.run([compiler, *BASE, *flags, *library, *own, "-o", output], check=True)
+
+
+@functools.cache
+def _library(compiler: str, flags: tuple[str, ...]) -> tuple[list[Path], Path]:
+    """Objects of native/pvm, compiled once for all programs with these flags; and where the generated header is."""
+    folder = Path(tempfile.mkdtemp(prefix="pvm-objects-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     generator = ROOT / "native/pvm/gen_opcodes.py"
-    subprocess.run([sys.executable, generator, ROOT / "vm/isa.py", header], check=True)
-    sources = sorted((ROOT / "native/pvm").glob("*.c"))
-    flags = ["-std=gnu17", "-O1", "-fPIE", "-pie", "-Werror", *WARNINGS, *options]
-    includes = [f"-I{directory}" for directory in (header.parent, ROOT / "native", ROOT / "native/pvm")]
-    command: list[str | Path] = [compiler, *flags, *includes, *sources, main, "-o", output]
-    subprocess.run(command, check=True)
+    subprocess.run([sys.executable, generator, ROOT / "vm/isa.py", folder / "opcodes.h"], check=True)
+    return _objects(compiler, flags, sorted((ROOT / "native/pvm").glob("*.c")), folder, folder), folder
+
+
+def _objects(compiler: str, flags: Sequence[str], sources: Sequence[Path], folder: Path, include: Path) -> list[Path]:
+    includes = [f"-I{directory}" for directory in (include, ROOT / "native", ROOT / "native/pvm")]
+
+    def compile_one(source: Path) -> Path:
+        target = folder / f"{source.stem}.o"
+        subprocess.run([compiler, *BASE, *flags, *includes, "-c", source, "-o", target], check=True)
+        return target
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return list(threads.map(compile_one, sources))
 
 
 class Compiled(NamedTuple):
