@@ -258,9 +258,9 @@ def _measure(options: Options, report: Report, folder: Path) -> Report:
         ("with a `def` host call in it", "call", "host call"),
         ("new instance, call, close", "fresh", "fresh"),
     ):
-        add(
-            f"in this process (sandbox generic): {what}", key, f"ours generic {name}", f"peer generic {name}", reference
-        )
+        peer = f"peer generic {name}"
+        against = reference if get(peer, key) else ""
+        add(f"in this process (sandbox generic): {what}", key, f"ours generic {name}", peer, against)
     for count in crowds:
         name, peer, against = f"ours {count}", f"wasmtime {count}", f"{wasmtime}, {count} threads"
         add(f"{count} guests, each awaiting 100 ms once, in new processes", "all", name, peer, against)
