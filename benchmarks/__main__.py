@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Runs benchmarks and rewrites their tables in benchmarks/README.md from what they measured.
 
-Programs: compile, doom, calls, paging; all of them if none is named. The tables of those that are not named stay as
-they are, and so does the table of one that cannot be measured here, or whose samples were too often taken in company.
+Programs: compile, doom, calls, paging, spawn; all of them if none is named. The tables of those that are not named stay
+as they are, as does the table of one that cannot be measured here, or whose samples were too often taken in company.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import benchmarks.calls
 import benchmarks.compile
 import benchmarks.doom
 import benchmarks.paging
+import benchmarks.spawn
 from benchmarks._harness import Options, Report, SkipError, facts, options_parser, read_options, table
 
 _README: Final = Path(__file__).with_name("README.md")
@@ -27,6 +28,7 @@ _PROGRAMS: Final[dict[str, Callable[[Options], Report]]] = {
     "doom": benchmarks.doom.measure,
     "calls": benchmarks.calls.measure,
     "paging": benchmarks.paging.measure,
+    "spawn": benchmarks.spawn.measure,
 }
 
 

@@ -116,7 +116,8 @@ def fresh(blob: vm.ProgramBlob, export: str, *, reuse: bool, sandbox: Sandbox = 
 
     async def main() -> Sample:
         linker = _linker("def")
-        async with vm.Engine(vm.Config(reuse_workers=reuse, sandbox=sandbox)) as engine:
+        config = vm.Config(reuse="tenant" if reuse else "never", sandbox=sandbox)
+        async with vm.Engine(config) as engine:
             module = await engine.compile(blob)
 
             async def once() -> None:

@@ -151,3 +151,8 @@ def basic_32() -> vm.ProgramBlob:
 
 def memory() -> vm.ProgramBlob:
     return build(MEMORY)
+
+
+def config_of(home: str) -> vm.Config:
+    """For guests recompiled in a process each ("recompiler") or in this one ("generic"), or interpreted."""
+    return vm.Config(sandbox="generic") if home == "generic" else vm.Config(backend=home)  # type: ignore[arg-type]

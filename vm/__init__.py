@@ -22,6 +22,7 @@ from vm._errors import (
     CompileError,
     CrosscheckError,
     InstanceStateError,
+    LimitError,
     LinkError,
     MemoryAccessError,
     MemoryMapError,
@@ -34,7 +35,8 @@ from vm._errors import (
     VMError,
 )
 from vm._instance import Instance
-from vm._interrupts import Finished, HostCall, Interrupt, OutOfGas, PageFault, Step, Trap
+from vm._interrupts import Finished, HostCall, Interrupt, Interrupted, OutOfGas, PageFault, Step, Trap
+from vm._limits import Limits
 from vm._linker import Caller, Linker
 from vm._memory import Memory
 from vm._module import Module
@@ -63,6 +65,9 @@ __all__ = [
     "InstanceStateError",
     "InstructionSet",
     "Interrupt",
+    "Interrupted",
+    "LimitError",
+    "Limits",
     "LinkError",
     "Linker",
     "Memory",

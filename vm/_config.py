@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
+from vm._limits import Limits
 from vm.gas import CostModel
 
 Sandbox: TypeAlias = Literal["linux", "generic"]
@@ -35,11 +36,20 @@ class Config:
     #: Seconds that a resumed guest is polled before its waiter is suspended on the event loop, at most 1 ms. Short
     #: calls are answered within it; it adapts to each instance and is off while guests outnumber processors.
     spin: float = 50e-6
-    #: Whether a worker process serves further instances of its module, its memory reset in between. Otherwise
-    #: every instance gets a new process.
-    reuse_workers: bool = True
+    #: Which later instances of its module a worker process serves, its memory reset in between: those of the same
+    #: `tenant` (`Module.instantiate`), "always" any, or "never" one: then every instance gets a new process.
+    reuse: Literal["tenant", "never", "always"] = "tenant"
     #: Idle worker processes kept for reuse, over all modules; the longest idle ones go first.
     max_idle_workers: int = 64
+    #: Processes that nobody used yet, kept ready for each module that was instantiated and is still known; they are
+    #: started in the background and count among `max_idle_workers`.
+    spare_workers: int = 1
+    #: Guests that run at once; the others wait in the order they came, and while they do, one that runs for longer than
+    #: 10 ms is put behind them. Guests in host calls do not run. None: as many as there are processors for this process
+    #: (no limit with `crosscheck`, whose guests cannot be stopped halfway); 0: no limit.
+    max_running: int | None = None
+    #: What every guest may use (docs/limits.md).
+    limits: Limits = field(default_factory=Limits)
     #: Compiled modules kept in memory: to compile the same program again with an equal `ModuleConfig` gives the same
     #: `Module`. The longest unused ones go first; one that something else refers to stays known. 0: each is compiled.
     module_cache_size: int = 64
@@ -62,8 +72,12 @@ class Config:
             raise ValueError("native code from files is not run in this process: cache_directory goes with 'linux'")
         if not 0 <= self.spin <= 1e-3:
             raise ValueError(f"spin is {self.spin} seconds: it must be from 0 to 0.001")
-        if self.max_idle_workers < 0:
-            raise ValueError(f"max_idle_workers is {self.max_idle_workers}: it must not be negative")
+        if self.reuse not in ("tenant", "never", "always"):
+            raise ValueError(f"unknown reuse {self.reuse!r}: there are 'tenant', 'never' and 'always'")
+        for name in ("max_idle_workers", "spare_workers", "max_running"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ValueError(f"{name} is {value}: it must not be negative")
         if self.module_cache_size < 0:
             raise ValueError(f"module_cache_size is {self.module_cache_size}: it must not be negative")
         if self.cache_directory is not None and not os.fspath(self.cache_directory):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Final, cast
 
 import aioring
@@ -42,6 +43,7 @@ _EVENTS: Final = {
     lib.SANDBOX_STEP: "Step",
     lib.SANDBOX_OUT_OF_GAS: "OutOfGas",
     lib.SANDBOX_PAGE_FAULT: "PageFault",
+    lib.SANDBOX_OVER_LIMIT: "LimitError",
 }
 
 
@@ -143,6 +145,12 @@ class Crosschecked:
             self._reference = await self.interpreted.turn()
             left -= TURN
 
+    def interrupt(self) -> bool:
+        return False  # the interpreter could not tell where to stop
+
+    def cpu_ns(self) -> int:
+        return self.worker.cpu_ns()
+
     def kill(self) -> None:
         self.interpreted.kill()
         self.worker.kill()
@@ -233,8 +241,8 @@ class CrosscheckHome:
     async def start(self) -> None:
         await self._linux.start()
 
-    async def acquire(self, module: Module) -> Crosschecked:
-        worker = await self._linux.acquire(module)
+    async def acquire(self, module: Module, tenant: Hashable) -> Crosschecked:
+        worker = await self._linux.acquire(module, tenant)
         try:
             assert module._reference is not None
             machine = Crosschecked(module, worker, Interpreted(module._reference, in_files=True))

@@ -7,12 +7,13 @@ import asyncio
 import functools
 import os
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Hashable
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Final
 
 import aioring
+from vm._admission import Admission
 from vm._compile import Source, load_module, make_module
 from vm._config import Config, ModuleConfig
 from vm._crosschecked import CrosscheckHome
@@ -54,7 +55,7 @@ class Engine:
         self._directory: str | None = None
         self._home: Home | None = None
         self._processors = len(os.sched_getaffinity(0))
-        self._running = 0
+        self._admission = Admission(self._max_running())
         self._yielded = 0
         self._spin_ns = int(self.config.spin * 1e9)
 
@@ -107,6 +108,7 @@ class Engine:
 
     async def _close(self) -> None:
         await asyncio.gather(*self._compiling, return_exceptions=True)
+        self._admission.close()
         self._modules.clear()
         if self._home is not None:
             await self._home.aclose()
@@ -183,25 +185,30 @@ class Engine:
             raise InstanceStateError("the engine is not open: use 'async with vm.Engine() as engine'")
         return self._ring
 
-    async def _acquire(self, module: Module) -> Machine:
+    async def _acquire(self, module: Module, tenant: Hashable) -> Machine:
         self._check_open()
         assert self._home is not None
-        return await self._home.acquire(module)
+        return await self._home.acquire(module, tenant)
 
     async def _release(self, module: Module, machine: Machine, *, reusable: bool) -> None:
         assert self._home is not None
         await self._home.release(module, machine, reusable=reusable and self._open)
 
+    def _max_running(self) -> int:
+        if self.config.max_running is None:
+            return 0 if self.config.crosscheck else self._processors
+        return self.config.max_running
+
     # --- time ---
 
     def _may_spin(self) -> bool:
-        """Whether a processor is left for the event loop to poll on while another guest runs; a guest in this process
-        needs no other."""
-        return self.config.runs_in_process or self._running + 2 <= self._processors
+        """Whether a processor is left for the event loop to poll on while all these guests run; those in this process
+        need no other."""
+        return self.config.runs_in_process or self._admission.running + 1 <= self._processors
 
     def _worker_spin(self) -> int:
         """Rounds for which a worker polls for its host once it has stopped."""
-        return _WORKER_SPIN if self._spin_ns and self._may_spin() else 0
+        return _WORKER_SPIN if self._spin_ns and self._admission.running + 2 <= self._processors else 0
 
     async def _yield(self) -> None:
         """Gives the event loop its turn after a run of calls that never had to wait."""

@@ -14,6 +14,7 @@
         ├── LinkError              imports that nothing defines, all of them at once
         ├── TrapError              the guest trapped while it was being called
         ├── OutOfGasError          the guest ran out of gas while it was being called
+        ├── LimitError             the guest reached one of its limits and was stopped
         ├── CrosscheckError        recompiler and interpreter did not agree
         ├── SandboxError           a sandbox could not be started
         │   └── SandboxDiedError   a sandbox's process is gone
@@ -170,6 +171,36 @@ class OutOfGasError(_Stopped, VMError):
         self.export = export
         self.frames = frames
         super().__init__(f"the guest ran out of gas{_at(pc, export, frames)}")
+
+
+class LimitError(_Stopped, VMError):
+    """The guest reached one of its limits (`vm.Limits`) and was stopped.
+
+    `which` is "memory", "wall" or "cpu", and `limit` its value in bytes or seconds; `pc` is the code offset of the
+    instruction it stopped before, where known; `export` the function that was called, where one was; `frames` and
+    `backtrace` where in the source that is, if the program has debug information.
+    """
+
+    def __init__(
+        self,
+        which: str,
+        limit: float,
+        *,
+        pc: int | None = None,
+        export: str | None = None,
+        frames: tuple[Frame, ...] = (),
+    ) -> None:
+        self.which = which
+        self.limit = limit
+        self.pc = pc
+        self.export = export
+        self.frames = frames
+        what = {
+            "memory": f"{limit} bytes of memory",
+            "wall": f"{limit} seconds",
+            "cpu": f"{limit} seconds of processor time",
+        }[which]
+        super().__init__(f"the guest reached its limit of {what}{_at(pc, export, frames)}")
 
 
 class CrosscheckError(VMError):

@@ -9,12 +9,14 @@ import errno
 import logging
 import os
 import weakref
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, cast
 
 from vm._errors import InstanceStateError, SandboxError, VMError
 from vm._nursery import sandbox_error
 from vm._sandbox import ffi, lib
+from vm._thread_cpu import ThreadCpu
 
 if TYPE_CHECKING:
     from vm._machine import Machine
@@ -45,7 +47,20 @@ def _error(error: int, what: str) -> SandboxError:
 class Generic:
     """One guest in this process; `home` is the C object of its engine, `threads` run it when it takes longer."""
 
-    __slots__ = ("__weakref__", "_handle", "_home", "_image", "_threads", "_turn", "dead", "guest", "memories", "pid")
+    __slots__ = (
+        "__weakref__",
+        "_cpu",
+        "_handle",
+        "_home",
+        "_image",
+        "_interrupts",
+        "_threads",
+        "_turn",
+        "dead",
+        "guest",
+        "memories",
+        "pid",
+    )
 
     def __init__(self, image: CData, home: CData, threads: ThreadPoolExecutor) -> None:
         result = ffi.new("sandbox_generic **")
@@ -60,38 +75,57 @@ class Generic:
         self.guest = lib.sandbox_generic_guest(self._handle)
         self.memories = (lib.sandbox_generic_memory(self._handle),)
         self._turn: asyncio.Future[int] | None = None
+        # not empty: the guest is to stop at the end of its turn
+        self._interrupts: list[bool] = []
+        self._cpu = ThreadCpu()
         self.pid = os.getpid()
         self.dead = False
 
     def resume(self, spin_ns: int, worker_spin: int) -> int:
+        self._interrupts.clear()
         if self.dead:
             return lib.SANDBOX_DIED
         if spin_ns == 0:
             return lib.SANDBOX_BUSY  # `wait` begins
-        event = self._check(lib.sandbox_generic_run(self._home, self._handle, min(spin_ns, _INLINE_NS)))
+        with self._cpu:
+            event = self._check(lib.sandbox_generic_run(self._home, self._handle, min(spin_ns, _INLINE_NS)))
         return lib.SANDBOX_BUSY if event == lib.SANDBOX_PAGING else event  # a thread may read the page
 
     async def wait(self) -> int:
         while (event := await self._take_turn()) in (lib.SANDBOX_BUSY, lib.SANDBOX_PAGING):
-            pass
+            if self._interrupts:
+                return lib.SANDBOX_INTERRUPTED
         return event
 
     async def _take_turn(self) -> int:
+        # a cancelled one goes on, and is waited for again
+        if self._turn is None:
+            self._turn = asyncio.get_running_loop().run_in_executor(self._threads, self._work())
+        event = await asyncio.shield(self._turn)
+        self._turn = None
+        return lib.SANDBOX_DIED if self.dead else self._check(event)
+
+    def _work(self) -> Callable[[], int]:
         # what the thread needs until the guest is out of its code, and lets go of with the result: what is left of its
         # work item lingers for a moment
         held = [(self._home, self._handle, self._image)]
+        cpu, interrupts = self._cpu, self._interrupts
 
         def run() -> int:
             home, handle, _ = held.pop()
-            return lib.sandbox_generic_run(home, handle, _TURN_NS)
+            if interrupts:
+                return lib.SANDBOX_BUSY  # it was interrupted while it waited for a thread
+            with cpu:
+                return lib.sandbox_generic_run(home, handle, _TURN_NS)
 
-        self._turn = asyncio.get_running_loop().run_in_executor(self._threads, run)
-        try:
-            event = await asyncio.shield(self._turn)
-        except asyncio.CancelledError:
-            self.kill()
-            raise
-        return lib.SANDBOX_DIED if self.dead else self._check(event)
+        return run
+
+    def interrupt(self) -> bool:
+        self._interrupts.append(True)
+        return lib.sandbox_generic_pause(self._handle) == 0
+
+    def cpu_ns(self) -> int:
+        return self._cpu.ns()
 
     def _check(self, event: int) -> int:
         if event < 0:
@@ -137,7 +171,7 @@ class GenericHome:
         self._handle = ffi.gc(result[0], lib.sandbox_generic_close)
         self._threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="vm-generic")
 
-    async def acquire(self, module: Module) -> Generic:
+    async def acquire(self, module: Module, tenant: Hashable) -> Generic:
         assert self._threads is not None
         machine = Generic(module._image, self._handle, self._threads)
         self._machines.add(machine)

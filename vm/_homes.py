@@ -78,7 +78,7 @@ def matrix(checks: tuple[Check, ...], trials: Mapping[str, str]) -> tuple[Matter
             "none",
             "none needed",
         ),
-        Matter("limits", "gas, rlimits of its process", "gas", "gas"),
+        Matter("limits", "memory, gas, time; rlimits of its process", "memory, gas, time", "memory, gas, time"),
     )
 
 

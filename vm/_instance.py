@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import inspect
-import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from vm._errors import InstanceStateError, OutOfGasError, TrapError
-from vm._interrupts import Finished, HostCall, Interrupt, OutOfGas, PageFault, Step, Trap
+from vm._errors import InstanceStateError, LimitError, OutOfGasError, TrapError
+from vm._execution import Execution
+from vm._interrupts import Finished, HostCall, Interrupt, Interrupted, OutOfGas, PageFault, Step, Trap
 from vm._linker import ARGUMENT_NUMBERS, BoundHostFunction, Caller, PageHandler
 from vm._memory import Memory
 from vm._nursery import sandbox_error
@@ -23,15 +25,16 @@ from vm.isa import REGISTERS, RETURN_TO_HOST
 from vm.memory_map import align_up
 
 if TYPE_CHECKING:
+    from vm._limits import Limits
     from vm._machine import Machine
     from vm._module import Module
     from vm.debug_info import Frame
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _RA = REGISTERS.index("ra")
 _SP = REGISTERS.index("sp")
-
-#: Program counters of which an instance remembers how long the guest ran from there.
-_REMEMBERED = 256
 
 #: Operations of debug information that a failed call may take on the event loop, some milliseconds: three times what
 #: the longest function of quake.polkavm has.
@@ -42,21 +45,25 @@ class Instance:
     """One guest in a process of its own; made by `Linker.instantiate` or `Module.instantiate`.
 
     It is stopped, except while `run` (or `call`, which runs) is awaited: registers, memory and program counter can
-    then be read and written. Cancelling `run` kills the process; cancelling `call` while a host function is awaited
-    cancels that function and leaves the guest stopped, ready for another call.
+    then be read and written. Cancelling `run` stops the guest where it is, within milliseconds, and another `run` goes
+    on there. Cancelling `call` does the same, or cancels the host function that is awaited; the instance is ready for
+    another call.
 
     An async context manager: leaving it closes the instance.
     """
 
-    def __init__(self, module: Module, machine: Machine) -> None:
+    def __init__(self, module: Module, machine: Machine, limits: Limits) -> None:
+        if limits.gas is not None:
+            machine.guest.gas = limits.gas
+        if limits.memory is not None:
+            _limit_memory(machine, limits.memory)
         self._machine: Machine | None = machine
         self._engine = module._engine
+        self._limits = limits
+        self._execution = Execution(module._engine, machine, limits)
         self._functions: tuple[BoundHostFunction, ...] | None = None
         self._page_handler: PageHandler | None = None
-        self._running = False
         self._calling = False
-        # nanoseconds that the guest ran when it last went on at a pc, for the few it goes on at
-        self._durations: dict[int, int] = {}
         self._caller = Caller(self)
         # called once, when the instance is closed
         self._closing: list[Callable[[], None]] = []
@@ -84,7 +91,7 @@ class Instance:
 
     def _stopped_machine(self) -> Machine:
         machine = self._open_machine()
-        if self._running:
+        if self._execution.running:
             raise InstanceStateError("the instance is running")
         return machine
 
@@ -112,6 +119,7 @@ class Instance:
         guest = self._stopped_machine().guest
         guest.next_pc = pc
         guest.has_next_pc = guest.entering = 1
+        self._execution.forget()
 
     @property
     def gas(self) -> int:
@@ -174,6 +182,7 @@ class Instance:
         guest.regs = registers
         guest.next_pc = pc
         guest.has_next_pc = guest.entering = 1
+        self._execution.forget()
 
     def _export(self, export: str | int) -> int:
         if isinstance(export, int):
@@ -188,42 +197,61 @@ class Instance:
         """Lets the guest go on until it stops again, and says why it did.
 
         After `Finished`, `Trap` and, with async metering, `OutOfGas` there is nothing to go on with until
-        `prepare_call` or an assignment to `next_program_counter`. Cancelling it ends the guest for good.
+        `prepare_call` or an assignment to `next_program_counter`. If it is cancelled the guest stops where it is, and
+        the next `run` goes on there, or returns what the guest stopped with by itself at the same moment. With
+        `crosscheck` that is not possible: cancelled, it ends the guest for good.
 
-        Raises `InstanceStateError` if the instance is closed, running or has nothing to run, `SandboxDiedError`
-        if the process dies or breaks the rules of its sandbox, OSError if a `FilePager` cannot read its file: the guest
-        can then be run again.
+        Raises `InstanceStateError` if the instance is closed, running or has nothing to run; `LimitError` if the guest
+        reached a limit, after one of time it goes on with the next `run`; `SandboxDiedError` if the process dies,
+        breaks the rules of its sandbox, or does not stop when it has to (`interrupt`); OSError if a `FilePager` cannot
+        read its file: the guest can then be run again.
         """
-        engine = self._engine
-        started = time.monotonic_ns()
-        if started - engine._yielded > engine.YIELD_NS:
-            await engine._yield()
-        machine = self._stopped_machine()
-        if not machine.dead and not machine.guest.has_next_pc:
-            raise InstanceStateError("there is nothing to run: call prepare_call or set next_program_counter")
-        # What took long the last time is not worth polling for; what just missed the limit is.
-        pc = machine.guest.next_pc
-        worthwhile = self._durations.get(pc, 0) < 2 * engine._spin_ns
-        spin = engine._spin_ns if worthwhile and engine._may_spin() else 0
-        self._running = True
-        engine._running += 1
         try:
-            event = machine.resume(spin, engine._worker_spin())
-            if event == lib.SANDBOX_BUSY:
-                event = await machine.wait()
-                engine._yielded = time.monotonic_ns()
-                if len(self._durations) >= _REMEMBERED:
-                    self._durations.clear()
-                self._durations[pc] = engine._yielded - started
-        except BaseException:
-            machine.kill()
-            raise
-        finally:
-            self._running = False
-            engine._running -= 1
+            if self._limits.wall is None:
+                return await self._run()
+            return await self._within(self._limits.wall, self._run)
+        except LimitError as error:
+            raise self._located(error) from None
+
+    async def _run(self) -> Interrupt:
+        machine = self._stopped_machine()
+        event = await self._execution.run()
         if self._machine is None:
             raise InstanceStateError("the instance was closed while it ran")
         return self._interrupt(machine, event)
+
+    async def _within(self, wall: float, work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs and awaits for at most `wall` seconds. The guest is stopped as it is when its task is cancelled."""
+        scope = asyncio.timeout(wall)
+        try:
+            async with scope:
+                return await work(*args, **kwargs)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise LimitError("wall", wall) from None
+
+    def _located(self, error: LimitError, export: str | None = None) -> LimitError:
+        """The error with the place where the guest is."""
+        guest = self._machine.guest if self._machine is not None else None
+        pc = int(guest.pc) if guest is not None and guest.has_pc else None
+        return LimitError(error.which, error.limit, pc=pc, export=export, frames=self._frames(pc))
+
+    async def interrupt(self) -> bool:
+        """Stops the guest wherever it is, within milliseconds: the pending `run` returns `Interrupted`, and another one
+        goes on there.
+
+        Returns whether that is what `run` returned. It is not, and nothing happens, if the guest does not run (any
+        more), or stops by itself at the same moment. All who interrupt one run get the same answer. A guest that goes
+        on for 0.1 seconds, or whose process gets no processor for a second, is killed, and its `run` raises.
+
+        Raises `InstanceStateError` if the instance is closed or being called: `call` has nobody to tell; use `run`,
+        or cancel the call.
+        """
+        self._open_machine()
+        if self._calling:
+            raise InstanceStateError("the instance is being called: interrupt goes with run")
+        return await self._execution.interrupt()
 
     def _interrupt(self, machine: Machine, event: int) -> Interrupt:
         guest = machine.guest
@@ -242,6 +270,12 @@ class Instance:
             if guest.fault_errno:
                 raise OSError(int(guest.fault_errno), f"reading the page at {fault.address:#x} of a guest's memory")
             return fault
+        if event == lib.SANDBOX_INTERRUPTED:
+            guest.pc, guest.has_pc = guest.next_pc, 1
+            return Interrupted(int(guest.pc))
+        if event == lib.SANDBOX_OVER_LIMIT:
+            assert self._limits.memory is not None
+            raise LimitError("memory", self._limits.memory)
         if event == lib.SANDBOX_FORGED:
             machine.kill()
             error = machine.death()
@@ -256,8 +290,9 @@ class Instance:
         `u64` or `i64`. Arguments are as in `prepare_call`.
 
         Raises `TrapError` if the guest traps, also on a host call that is no import and on a page fault that nobody
-        serves; `OutOfGasError` if it cannot pay, both with a backtrace if the program has debug information; whatever a
-        host function or page fault handler raises, unchanged; and what `prepare_call` and `run` raise.
+        serves; `OutOfGasError` if it cannot pay; `LimitError` at a limit, all with a backtrace if the program has debug
+        information; whatever a host function or page fault handler raises, unchanged; and what `prepare_call` and `run`
+        raise.
         """
         kind = resolve(returns)
         if kind is None:
@@ -267,24 +302,33 @@ class Instance:
         self.prepare_call(export, *args)
         self._calling = True
         try:
-            while True:
-                interrupt = await self.run()
-                if isinstance(interrupt, Finished):
-                    break
-                if isinstance(interrupt, HostCall):
-                    await self._serve(interrupt.index, export)
-                elif isinstance(interrupt, PageFault):
-                    await self._page_in(interrupt, export)
-                elif isinstance(interrupt, Trap):
-                    raise TrapError(pc=interrupt.pc, export=str(export), frames=self._frames(interrupt.pc))
-                elif isinstance(interrupt, OutOfGas):
-                    raise OutOfGasError(pc=interrupt.pc, export=str(export), frames=self._frames(interrupt.pc))
+            if self._limits.wall is None:
+                await self._finish(export)
+            else:
+                await self._within(self._limits.wall, self._finish, export)
+        except LimitError as error:
+            raise self._located(error, str(export)) from None
         finally:
             self._calling = False
         registers = self._stopped_machine().guest.regs
         bits = self.module.isa.word_bits
         words = tuple(registers[number] for number in ARGUMENT_NUMBERS[: registers_of(kind, bits)])
         return from_registers(kind, bits, words)
+
+    async def _finish(self, export: str | int) -> None:
+        """Runs the guest and serves its host calls until it returns."""
+        while True:
+            interrupt = await self._run()
+            if isinstance(interrupt, HostCall):
+                await self._serve(interrupt.index, export)
+            elif isinstance(interrupt, Finished):
+                return
+            elif isinstance(interrupt, PageFault):
+                await self._page_in(interrupt, export)
+            elif isinstance(interrupt, Trap):
+                raise TrapError(pc=interrupt.pc, export=str(export), frames=self._frames(interrupt.pc))
+            elif isinstance(interrupt, OutOfGas):
+                raise OutOfGasError(pc=interrupt.pc, export=str(export), frames=self._frames(interrupt.pc))
 
     async def _serve(self, index: int, export: str | int) -> None:
         functions = self._functions or ()
@@ -330,7 +374,9 @@ class Instance:
         while self._closing:
             self._closing.pop()()
         if machine is not None:
-            await self._engine._release(self.module, machine, reusable=not self._running)
+            running = self._execution.running
+            self._execution.close()
+            await self._engine._release(self.module, machine, reusable=not running)
 
     async def __aenter__(self) -> Instance:
         return self
@@ -349,5 +395,14 @@ class Instance:
     def __repr__(self) -> str:
         if self._machine is None:
             return "<Instance closed>"
-        state = "dead" if self._machine.dead else "running" if self._running else "stopped"
+        state = "dead" if self._machine.dead else self._execution.state
         return f"<Instance in process {self._machine.pid}, {state}>"
+
+
+def _limit_memory(machine: Machine, size: int) -> None:
+    for memory in machine.memories:
+        error = lib.sandbox_memory_set_limit(memory, size)
+        if error == -errno.ENOMEM:
+            raise LimitError("memory", size)
+        if error < 0:
+            raise sandbox_error(error, "limiting guest memory (ftruncate)")

@@ -6,12 +6,13 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Final, cast
 
 from vm._errors import InstanceStateError, VMError
 from vm._nursery import sandbox_error
 from vm._sandbox import ffi, lib
+from vm._thread_cpu import ThreadCpu
 
 if TYPE_CHECKING:
     from vm._machine import Machine
@@ -39,7 +40,7 @@ def in_thread(function: Callable[..., int], *arguments: object) -> asyncio.Task[
 class Interpreted:
     """One guest in the interpreter; with `in_files` its memory can be compared with a worker's."""
 
-    __slots__ = ("__weakref__", "_handle", "_image", "_turn", "dead", "guest", "memories")
+    __slots__ = ("__weakref__", "_cpu", "_handle", "_image", "_turn", "dead", "guest", "memories")
 
     def __init__(self, image: CData, *, in_files: bool = False) -> None:
         result = ffi.new("sandbox_interpreted **")
@@ -52,6 +53,7 @@ class Interpreted:
         self.guest = lib.sandbox_interpreted_guest(self._handle)
         self.memories = (lib.sandbox_interpreted_memory(self._handle),)
         self._turn: asyncio.Task[int] | None = None
+        self._cpu = ThreadCpu()
         self.dead = False
 
     @property
@@ -59,7 +61,7 @@ class Interpreted:
         return os.getpid()
 
     def resume(self, spin_ns: int, worker_spin: int) -> int:
-        return lib.SANDBOX_DIED if self.dead else lib.sandbox_interpreted_run(self._handle, _INLINE, False)
+        return lib.SANDBOX_DIED if self.dead else _run(self._cpu, self._handle, _INLINE, False)
 
     async def wait(self) -> int:
         while (event := await self.turn()) == lib.SANDBOX_BUSY:
@@ -67,18 +69,23 @@ class Interpreted:
         return event
 
     async def turn(self) -> int:
-        """One turn in a thread; SANDBOX_BUSY if it needs another."""
-        self._turn = in_thread(lib.sandbox_interpreted_run, self._handle, TURN, True)
-        try:
-            event = await asyncio.shield(self._turn)
-        except asyncio.CancelledError:
-            lib.sandbox_interpreted_stop(self._handle)  # the thread ends within a millisecond
-            raise
+        """One turn in a thread; SANDBOX_BUSY if it needs another. A cancelled one goes on, and is waited for again."""
+        if self._turn is None:
+            self._turn = in_thread(_run, self._cpu, self._handle, TURN, True)
+        event = await asyncio.shield(self._turn)
+        self._turn = None
         return lib.SANDBOX_DIED if self.dead else event
+
+    def interrupt(self) -> bool:
+        lib.sandbox_interpreted_interrupt(self._handle)  # the thread ends within a millisecond
+        return True
+
+    def cpu_ns(self) -> int:
+        return self._cpu.ns()
 
     def kill(self) -> None:
         self.dead = True
-        lib.sandbox_interpreted_stop(self._handle)
+        lib.sandbox_interpreted_interrupt(self._handle)
 
     async def gone(self) -> None:
         """Waits until no thread runs it any more, after a kill."""
@@ -87,6 +94,11 @@ class Interpreted:
 
     def death(self) -> VMError:
         return InstanceStateError("the guest was stopped for good")
+
+
+def _run(cpu: ThreadCpu, handle: CData, budget: int, may_block: bool) -> int:
+    with cpu:
+        return lib.sandbox_interpreted_run(handle, budget, may_block)
 
 
 class InterpreterHome:
@@ -98,7 +110,7 @@ class InterpreterHome:
     async def start(self) -> None:
         """There is nothing to prepare."""
 
-    async def acquire(self, module: Module) -> Interpreted:
+    async def acquire(self, module: Module, tenant: Hashable) -> Interpreted:
         machine = Interpreted(module._image)
         self._machines.add(machine)
         return machine

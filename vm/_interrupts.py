@@ -61,4 +61,12 @@ class PageFault:
     is_write: bool
 
 
-Interrupt: TypeAlias = Finished | HostCall | Trap | OutOfGas | Step | PageFault
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The host stopped the guest before the instruction at `pc` (`Instance.interrupt`); it goes on there."""
+
+    #: Code offset of an instruction: of a memset, maybe in its middle, with its registers saying how far it is.
+    pc: int
+
+
+Interrupt: TypeAlias = Finished | HostCall | Trap | OutOfGas | Step | PageFault | Interrupted

@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
@@ -18,6 +18,7 @@ from vm.isa import ARGUMENT_REGISTERS, REGISTERS
 if TYPE_CHECKING:
     from vm._instance import Instance
     from vm._interrupts import PageFault
+    from vm._limits import Limits
     from vm._memory import Memory
     from vm._module import Module
     from vm._sandbox import CData
@@ -197,13 +198,13 @@ class Linker:
         """Whether `on_page_fault` was used."""
         return self._page_handler is not None
 
-    async def instantiate(self, module: Module) -> Instance:
+    async def instantiate(self, module: Module, *, limits: Limits | None = None, tenant: Hashable = None) -> Instance:
         """A new instance of `module` whose imports are served by this linker.
 
-        Raises `LinkError` that names every import without a function, and `SandboxError` if no process can be had.
+        Takes and raises what `Module.instantiate` does, and `LinkError` that names every import without a function.
         """
         functions = self._resolve(module)
-        instance = await module.instantiate()
+        instance = await module.instantiate(limits=limits, tenant=tenant)
         instance._link(functions, self._page_handler)
         return instance
 

@@ -1,22 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""The Linux sandbox's home: the nursery of an engine, its workers, and the pool of idle ones."""
+"""The Linux sandbox's home: the nursery of an engine, its workers, and those that it keeps ready."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
+import resource
 import weakref
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, cast
 
 import aioring
 from vm._nursery import Nursery
+from vm._pool import NOBODY, Pool
 from vm._worker import Worker
 
 if TYPE_CHECKING:
     from vm._config import Config
     from vm._machine import Machine
     from vm._module import Module
+    from vm._sandbox import CData
 
 
 class LinuxHome:
@@ -29,12 +32,12 @@ class LinuxHome:
         self._nursery: asyncio.Task[Nursery] | None = None
         self._workers: set[Worker] = set()
         self._spawns: set[asyncio.Task[Worker]] = set()
-        self._loop = asyncio.get_running_loop()
-        # least recently used first; an idle worker does not keep its module, but ends with it
-        self._idle: dict[Worker, weakref.ref[Module]] = {}
+        self._pool = Pool(config.max_idle_workers)
+        self._spares = min(config.spare_workers, config.max_idle_workers)
 
     async def start(self) -> None:
         """Starts the nursery. Raises `SandboxError` that names the step which failed, and the remedy."""
+        _allow_open_files()
         await self._ready_nursery()
 
     async def aclose(self) -> None:
@@ -46,7 +49,7 @@ class LinuxHome:
         for worker in self._workers:  # spawned meanwhile
             worker.kill()
         await asyncio.gather(*(worker.gone() for worker in self._workers), return_exceptions=True)
-        self._idle.clear()
+        self._pool.close()
         nursery, self._nursery = self._nursery, None
         if nursery is not None:
             try:
@@ -74,17 +77,20 @@ class LinuxHome:
             self._nursery = None
             await nursery.aclose()
 
-    async def acquire(self, module: Module) -> Worker:
-        """A worker for `module`, reset, that nobody else has."""
-        while module._idle:
-            worker = module._idle.pop()
-            del self._idle[worker]
-            if worker.usable:
-                return worker
-            worker.kill()
-        task = asyncio.create_task(self._spawn(module))
-        self._spawns.add(task)
-        task.add_done_callback(self._spawns.discard)
+    async def acquire(self, module: Module, tenant: Hashable) -> Worker:
+        """A worker for `module`, reset, that nobody else has and no other tenant had."""
+        if self._config.reuse == "always":
+            tenant = None
+        worker = self._pool.take(module, tenant)
+        if worker is None:
+            worker = await self._new_worker(module)
+        if worker.tenant is NOBODY and self._spares:
+            self._refill(module)
+        worker.tenant = tenant
+        return worker
+
+    async def _new_worker(self, module: Module) -> Worker:
+        task = self._start_spawning(module)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -92,9 +98,35 @@ class LinuxHome:
             task.add_done_callback(_kill_spawned)
             raise
 
-    async def _spawn(self, module: Module) -> Worker:
+    def _start_spawning(self, module: Module) -> asyncio.Task[Worker]:
+        task = asyncio.create_task(self._spawn(module._image))
+        self._spawns.add(task)
+        task.add_done_callback(self._spawns.discard)
+        return task
+
+    def _refill(self, module: Module) -> None:
+        """Starts spare workers until there are enough. One that cannot be started is no error: the next instance
+        tries again, and tells."""
+        reference = weakref.ref(module)
+
+        def spawned(task: asyncio.Task[Worker]) -> None:
+            module = reference()
+            if module is not None:
+                module._spawning -= 1
+            if task.cancelled() or task.exception() is not None:
+                return
+            if module is not None and self._open:
+                self._pool.put(module, task.result())
+            else:
+                task.result().kill()
+
+        while self._pool.spares(module) + module._spawning < self._spares:
+            module._spawning += 1
+            self._start_spawning(module).add_done_callback(spawned)
+
+    async def _spawn(self, image: CData) -> Worker:
         for attempt in (1, 2):
-            worker = Worker(module._image, self._ring)
+            worker = Worker(image, self._ring)
             nursery = await self._ready_nursery()
             self._workers.add(worker)
             try:
@@ -115,42 +147,35 @@ class LinuxHome:
     def _forget(self, worker: Worker) -> None:
         """Its process is dead."""
         self._workers.discard(worker)
-        self._take_from_idle(worker)
-
-    def _take_from_idle(self, worker: Worker) -> bool:
-        """Whether it was idle."""
-        reference = self._idle.pop(worker, None)
-        module = None if reference is None else reference()
-        if module is not None:
-            module._idle.remove(worker)
-        return reference is not None
-
-    def _orphan(self, worker: Worker, reference: weakref.ref[Module]) -> None:
-        """The module of an idle worker is gone. Comes on any thread, at any time that garbage is collected."""
-        if self._open:
-            with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody closed the engine
-                self._loop.call_soon_threadsafe(self._retire, worker)
-
-    def _retire(self, worker: Worker) -> None:
-        if self._take_from_idle(worker):
-            worker.kill()
+        self._pool.remove(worker)
 
     async def release(self, module: Module, machine: Machine, *, reusable: bool) -> None:
         """Takes a worker back: it is reset and kept, or killed."""
         worker = cast(Worker, machine)
-        if reusable and self._open and worker.usable and self._config.reuse_workers and self._config.max_idle_workers:
+        if (
+            reusable
+            and self._open
+            and worker.usable
+            and self._config.reuse != "never"
+            and self._config.max_idle_workers
+        ):
             try:
                 await worker.reset()
             except BaseException:
                 worker.kill()
                 raise
             if self._open and worker.usable:
-                module._idle.append(worker)
-                self._idle[worker] = weakref.ref(module, functools.partial(self._orphan, worker))
-                while len(self._idle) > self._config.max_idle_workers:
-                    self._retire(next(iter(self._idle)))
+                self._pool.put(module, worker)
                 return
         worker.kill()
+
+
+def _allow_open_files() -> None:
+    """Raises this process's limit on open files as far as it may: every guest takes two or three."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):  # less has to do, too
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _kill_spawned(task: asyncio.Task[Worker]) -> None:

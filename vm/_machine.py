@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -40,7 +41,16 @@ class Machine(Protocol):
         """Lets the guest go on; SANDBOX_BUSY if it did not stop again within `spin_ns` nanoseconds."""
 
     async def wait(self) -> int:
-        """Waits until it stops. A cancelled wait leaves it in an unknown place: kill it."""
+        """Waits until it stops. A cancelled wait changes nothing: wait again, or kill it."""
+
+    def interrupt(self) -> bool:
+        """Has a guest that is waited for stop where it is, soon: SANDBOX_INTERRUPTED, if it does not stop by itself.
+
+        False if it cannot be done.
+        """
+
+    def cpu_ns(self) -> int:
+        """Nanoseconds of processor time that it took so far; exact while it is stopped."""
 
     def kill(self) -> None:
         """Ends it, soon."""
@@ -55,8 +65,9 @@ class Home(Protocol):
     async def start(self) -> None:
         """Makes it ready. Raises with the remedy if this machine cannot."""
 
-    async def acquire(self, module: Module) -> Machine:
-        """A machine for `module` in its initial state, that nobody else has."""
+    async def acquire(self, module: Module, tenant: Hashable) -> Machine:
+        """A machine for `module` in its initial state, that nobody else has; no other tenant's guest was in it, unless
+        `Config.reuse` allows that."""
 
     async def release(self, module: Module, machine: Machine, *, reusable: bool) -> None:
         """Takes one back; `reusable`: it is stopped and did nothing out of the rules."""

@@ -7,6 +7,7 @@ import asyncio
 import functools
 import os
 import threading
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from vm._config import ModuleConfig
@@ -22,6 +23,7 @@ from vm.program import ProgramBlob
 
 if TYPE_CHECKING:
     from vm._engine import Engine
+    from vm._limits import Limits
     from vm._sandbox import CData
     from vm._worker import Worker
 
@@ -46,7 +48,9 @@ class Module:
         self._image = image
         # for the interpreter that checks it, if the engine has one do so
         self._reference = reference
-        self._idle: list[Worker] = []
+        # idle workers by tenant, and how many spare ones are being started (vm._pool)
+        self._idle: dict[Hashable, list[Worker]] = {}
+        self._spawning = 0
         #: The program.
         self.blob = blob
         self.config = config
@@ -137,13 +141,26 @@ class Module:
         lib.sandbox_image_write_tables(self._image, ffi.from_buffer("uint8_t[]", tables))
         return pack_module("recompiler", self.config, program, self.native_code(), memoryview(tables))
 
-    async def instantiate(self) -> Instance:
+    async def instantiate(self, *, limits: Limits | None = None, tenant: Hashable = None) -> Instance:
         """A new instance, in a process of its own, whose host calls come back from `Instance.run`.
 
-        `Linker.instantiate` makes one that serves them. Raises `SandboxError` if no process can be had and
-        `InstanceStateError` if the engine is closed.
+        `limits` go with `Config.limits`: of each the stricter counts. `tenant` is on whose behalf it runs: a process
+        that served one tenant serves no other (`Config.reuse`).
+
+        `Linker.instantiate` makes one that serves host calls. Raises `SandboxError` if no process can be had,
+        `InstanceStateError` if the engine is closed, `LimitError` if the program's stack and initial data take more
+        than the limit of memory, ValueError for a limit of gas if the module is not metered.
         """
-        return Instance(self, await self._engine._acquire(self))
+        engine = self._engine
+        strictest = engine.config.limits if limits is None else engine.config.limits & limits
+        if strictest.gas is not None and self.config.gas_metering is None:
+            raise ValueError("a limit of gas: the module is not metered (ModuleConfig.gas_metering)")
+        machine = await engine._acquire(self, tenant)
+        try:
+            return Instance(self, machine, strictest)
+        except BaseException:
+            await engine._release(self, machine, reusable=False)
+            raise
 
     def __repr__(self) -> str:
         return f"<Module {self.isa.label}, {len(self.blob.code)} bytes of code, {self.native_size} native>"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import resource
 import select
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -26,7 +27,7 @@ _REMEDIES: Final = {
     errno.ENOSPC: "raise the limits user.max_user_namespaces and user.max_pid_namespaces (sysctl)",
     errno.EUSERS: "raise the limit user.max_user_namespaces (sysctl)",
     errno.ENOSYS: "use Linux 6.7 or newer; 'pvm doctor' shows what is missing",
-    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.EMFILE: "raise the limit on open files (ulimit -n): it is {files}, and each guest takes two or three",
     errno.ENFILE: "raise the system's limit on open files (sysctl fs.file-max)",
     errno.EAGAIN: "raise the limit on processes (ulimit -u, sysctl kernel.pid_max)",
     errno.ENOMEM: "free some memory",
@@ -36,7 +37,9 @@ _REMEDIES: Final = {
 def sandbox_error(error: int, what: str) -> SandboxError:
     """The exception for a negative errno of the C side."""
     number = -error
-    return SandboxError(what, errno=number, remedy=_REMEDIES.get(number, "'pvm doctor' shows what this machine lacks"))
+    remedy = _REMEDIES.get(number, "'pvm doctor' shows what this machine lacks")
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return SandboxError(what, errno=number, remedy=remedy.replace("{files}", str(soft)))
 
 
 def step_error(error: int, step: int, who: str) -> SandboxError:

@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import select
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import aioring
-from vm._errors import SandboxDiedError
+from vm._errors import SandboxDiedError, SandboxError
 from vm._nursery import Nursery, sandbox_error, step_error
+from vm._pool import NOBODY
 from vm._sandbox import ffi, lib
 from vm._threads import in_thread
 
@@ -32,7 +35,21 @@ class Worker:
     death of the process from its birth on; after it every waiter is woken.
     """
 
-    __slots__ = ("_image", "_ring", "_watch", "dead", "doomed", "guest", "handle", "memories", "pid")
+    __slots__ = (
+        "_cpu_ns",
+        "_image",
+        "_interrupting",
+        "_paging",
+        "_ring",
+        "_watch",
+        "dead",
+        "doomed",
+        "guest",
+        "handle",
+        "memories",
+        "pid",
+        "tenant",
+    )
 
     def __init__(self, image: CData, ring: aioring.Ring) -> None:
         result = ffi.new("sandbox_worker **")
@@ -45,6 +62,12 @@ class Worker:
         self.handle = ffi.gc(result[0], lib.sandbox_worker_destroy)
         self.guest = lib.sandbox_worker_guest(self.handle)
         self.memories = (lib.sandbox_worker_memory(self.handle),)
+        self._cpu_ns = 0
+        # the thread that serves a page fault, and whether the guest is to stop
+        self._paging: asyncio.Task[int] | None = None
+        self._interrupting = False
+        #: Whose guest it serves, or served last; at first nobody's.
+        self.tenant: Hashable = NOBODY
         #: Process id as this process sees it.
         self.pid = 0
         #: Whether its death was seen.
@@ -72,9 +95,7 @@ class Worker:
         """Whether it can serve an instance; asks the kernel, as the loop may not have seen a death yet."""
         if self.dead or self.doomed:
             return False
-        poll = select.poll()
-        poll.register(lib.sandbox_worker_pidfd(self.handle), select.POLLIN)
-        return not poll.poll(0)
+        return not lib.sandbox_worker_is_gone(self.handle)
 
     @property
     def has_process(self) -> bool:
@@ -83,21 +104,30 @@ class Worker:
 
     def resume(self, spin_ns: int, worker_spin: int) -> int:
         """Lets the guest go on; SANDBOX_BUSY if it did not stop again within `spin_ns` nanoseconds."""
+        self._interrupting = False
         event = lib.sandbox_worker_resume(self.handle, spin_ns, worker_spin)
         return lib.SANDBOX_BUSY if event == lib.SANDBOX_PAGING else event
 
     async def wait(self) -> int:
-        """Waits until it is busy no longer; returns the ``enum sandbox_event``."""
+        """Waits until it is busy no longer; returns the ``enum sandbox_event``. May be cancelled, and called again."""
         futex = int(ffi.cast("uintptr_t", lib.sandbox_worker_futex(self.handle)))
         while True:
-            event = lib.sandbox_worker_poll(self.handle)
+            event: int = lib.SANDBOX_PAGING if self._paging is not None else lib.sandbox_worker_poll(self.handle)
             if event == lib.SANDBOX_PAGING:
-                # a thread reads the page: the guest, which is stopped, stays as it is if this is cancelled
-                event = await asyncio.shield(in_thread(self._page_in))
+                event = await self._wait_for_page()
             elif event == lib.SANDBOX_BUSY:
                 await self._ring.futex_wait(futex, lib.sandbox_worker_futex_value(self.handle))
             if event != lib.SANDBOX_BUSY:
                 return event
+
+    async def _wait_for_page(self) -> int:
+        if self._paging is None:
+            self._paging = asyncio.create_task(in_thread(self._page_in))  # a thread reads the page
+        event = await asyncio.shield(self._paging)
+        self._paging = None
+        if event == lib.SANDBOX_BUSY and self._interrupting:
+            lib.sandbox_worker_interrupt(self.handle)  # the worker was the thread's when it was to be interrupted
+        return event
 
     def _page_in(self) -> int:
         return lib.sandbox_worker_page_in(self.handle)
@@ -110,6 +140,21 @@ class Worker:
             error = lib.sandbox_worker_reset(self.handle)
         if error < 0:
             raise sandbox_error(error, "resetting guest memory")
+
+    def interrupt(self) -> bool:
+        """Has the guest stop where it is; see `Machine.interrupt`."""
+        self._interrupting = True
+        return self._paging is not None or lib.sandbox_worker_interrupt(self.handle) == 0
+
+    def cpu_ns(self) -> int:
+        """Nanoseconds of processor time that the process took so far, its set-up included."""
+        if not self.pid:
+            raise SandboxError("reading the processor time of a process whose id neither its pidfd nor /proc tells")
+        if not self.dead:
+            with contextlib.suppress(OSError):  # it has just died
+                # clock_getcpuclockid(3): the process's clock, of all time that it was scheduled
+                self._cpu_ns = time.clock_gettime_ns(~self.pid << 3 | 2)
+        return self._cpu_ns
 
     def kill(self) -> None:
         """Sends SIGKILL; `gone` waits for the effect."""

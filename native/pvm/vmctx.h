@@ -22,7 +22,8 @@ enum vmctx_state {
     VMCTX_BUSY = 1,           /* guest code runs, or is about to */
     VMCTX_GUEST_ECALLI = 2,   /* ecalli: `native_pc` is where it goes on; the host knows the call's number */
     VMCTX_GUEST_TRAP = 3,     /* a signal in guest code: `signal`, `native_pc` of the faulting instruction */
-    VMCTX_GUEST_SIGNAL = 4,   /* parked by a signal from the host (kept for interruption) */
+    VMCTX_GUEST_SIGNAL = 4,   /* the host's signal found the guest at `native_pc`, maybe in the middle of a guest
+                                 instruction: the host says where that one begins and ends, and BUSY */
     VMCTX_GUEST_STEP = 5,     /* step tracing: `native_pc` is where the traced instruction goes on */
     VMCTX_GUEST_NOT_ENOUGH_GAS = 6, /* as the host reports it; a worker says VMCTX_GUEST_TRAP at a gas stub */
     VMCTX_GUEST_PAGEFAULT = 7,      /* as the host reports it; a worker says VMCTX_GUEST_TRAP */
@@ -48,10 +49,15 @@ struct vmctx {
 
     /* --- host -> worker --- */
     uint32_t spin;            /* rounds a worker polls `state` before it sleeps on the futex */
+    uint32_t interrupt;       /* 1: a signal that comes while BUSY is to stop the guest; 0: it comes too late */
+    uint64_t instruction_begin; /* answer to VMCTX_GUEST_SIGNAL: native addresses of the instruction there */
+    uint64_t instruction_end;
 
     /* --- worker -> host, with VMCTX_FAILED --- */
     uint32_t failed_step;     /* enum zygote_step */
     uint32_t failed_errno;
+
+    uint64_t fault;           /* worker -> host: guest address that a trap was about, if any */
 };
 
 #endif

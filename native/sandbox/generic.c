@@ -191,7 +191,7 @@ static uint64_t generic_swap_gs_base(uint64_t base)
 /* --- signals --- */
 
 /* Sends the guest from where it is to the trap trampoline. */
-static void generic_leave(const struct sandbox_generic *self, greg_t *registers, int signal)
+static void generic_leave(const struct sandbox_generic *self, greg_t *registers, int signal, uint64_t fault)
 {
     const struct recompiled_guest *recompiled = &self->recompiled;
     const uint8_t *code = (const uint8_t *)registers[REG_RIP];
@@ -199,6 +199,7 @@ static void generic_leave(const struct sandbox_generic *self, greg_t *registers,
         registers[REG_RDI] -= (greg_t)self->base;
     recompiled->vmctx->native_pc = (uint64_t)registers[REG_RIP];
     recompiled->vmctx->signal = (uint32_t)signal;
+    recompiled->vmctx->fault = fault - self->base;
     registers[REG_RIP] = (greg_t)(recompiled->code_base + recompiled->image->recompiled.trap);
 }
 
@@ -223,7 +224,7 @@ static void generic_advance(struct sandbox_generic *self, greg_t *registers)
     if (native >= recompiled->instructions[0].native && native < recompiled->gas_stubs_at) {
         const uint8_t *code = (const uint8_t *)registers[REG_RIP];
         if (pvm_find_native(recompiled, native)->native == native || (code[0] == 0xf3 && code[1] == 0xaa)) {
-            generic_leave(self, registers, SIGNALS_INTERRUPT);
+            generic_leave(self, registers, SIGNALS_INTERRUPT, 0);
             return;
         }
     }
@@ -248,7 +249,7 @@ bool signals_about_guest(int number, siginfo_t *info, void *context)
         return false; /* sent by somebody, or not the guest's */
     registers[REG_EFL] &= ~GENERIC_TRAP_FLAG;
     self->stepping = false;
-    generic_leave(self, registers, number);
+    generic_leave(self, registers, number, (uint64_t)(uintptr_t)info->si_addr);
     return true;
 }
 
@@ -279,6 +280,8 @@ static int generic_run(struct sandbox_generic *self)
 {
     uint32_t native;
     int event = SANDBOX_BUSY;
+    if (self->recompiled.guest.entering)
+        self->recompiled.paging_in = false; /* it was interrupted there, and goes on somewhere else */
     if (self->recompiled.paging_in) {
         event = recompiled_page_in(&self->recompiled, true);
         self->recompiled.guest.has_next_pc = 1;
@@ -331,7 +334,7 @@ static int generic_ask(struct sandbox_generic *self, enum generic_wish wish)
     return error;
 }
 
-int generic_pause(struct sandbox_generic *self)
+int sandbox_generic_pause(sandbox_generic *self)
 {
     return generic_ask(self, GENERIC_PAUSE);
 }

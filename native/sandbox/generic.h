@@ -52,8 +52,6 @@ struct sandbox_generic;
 
 /* Runs it on the calling thread until it stops or is paused: see sandbox_generic_run. */
 int generic_turn(struct sandbox_generic *self);
-/* Pauses a run in another thread, soon; without one it has no effect. 0 or -errno. */
-int generic_pause(struct sandbox_generic *self);
 
 /* Runs native code from the trampoline `enter` on, with the GS base set; returns the state that it left with. Does not
  * if *stop is not 0. In assembly. */

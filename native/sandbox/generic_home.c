@@ -54,7 +54,7 @@ static uint64_t home_look(sandbox_generic_home *home, uint64_t now)
     for (struct home_run *run = home->running; run != NULL; run = run->next) {
         uint64_t end = run->end;
         if (end <= now) {
-            generic_pause(run->guest); /* with the lock: it lives. If it fails, the next look tries again */
+            sandbox_generic_pause(run->guest); /* with the lock: it lives. If it fails, the next look tries again */
             end = now + HOME_TICK;
         }
         next = end < next ? end : next;

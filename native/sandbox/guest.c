@@ -124,7 +124,9 @@ void guest_sbrk(struct sandbox_memory *memory, struct sandbox_guest *guest, cons
     const uint64_t page = map->page_size;
     const uint64_t top = map->heap_base + heap_size;
     const uint64_t accessible = (top - map->rw_address + page - 1) & ~(page - 1);
-    if (accessible > memory->rw_accessible && memory_grow(memory, accessible) < 0)
+    /* one of size 0 only asks, also where a limit keeps a part of the data from the guest */
+    if (size > 0 && accessible > memory->rw_accessible &&
+        (accessible > memory->rw_limit || memory_grow(memory, accessible) < 0))
         return;
     guest->heap_size = (uint32_t)heap_size;
     guest->regs[sbrk->d] = (uint64_t)(int64_t)(int32_t)(uint32_t)top & guest_word_mask(image);

@@ -23,7 +23,7 @@
 struct sandbox_interpreted {
     sandbox_image *image; /* borrowed */
     struct sandbox_memory memory;
-    bool stop; /* atomic: set by one thread while another runs the guest */
+    bool interrupt; /* atomic: set by one thread while another runs the guest */
     bool busy; /* the machine stopped on its budget, or for the pager */
     bool paging_in; /* the pager would have blocked */
     struct pvm_pages pages[3]; /* of the regions below */
@@ -81,9 +81,9 @@ struct sandbox_guest *sandbox_interpreted_guest(sandbox_interpreted *self)
     return &self->guest;
 }
 
-void sandbox_interpreted_stop(sandbox_interpreted *self)
+void sandbox_interpreted_interrupt(sandbox_interpreted *self)
 {
-    __atomic_store_n(&self->stop, true, __ATOMIC_RELAXED);
+    __atomic_store_n(&self->interrupt, true, __ATOMIC_RELAXED);
 }
 
 sandbox_memory *sandbox_interpreted_memory(sandbox_interpreted *self)
@@ -189,6 +189,7 @@ int sandbox_interpreted_run(sandbox_interpreted *self, uint64_t budget, uint32_t
         machine->entering = guest->entering != 0;
         interpreted_set_regions(self); /* the host may have moved the end of the auxiliary data */
         self->busy = true;
+        __atomic_store_n(&self->interrupt, false, __ATOMIC_RELAXED); /* one that was meant for an earlier run */
     }
     int event;
     do {
@@ -198,7 +199,14 @@ int sandbox_interpreted_run(sandbox_interpreted *self, uint64_t budget, uint32_t
         const uint64_t work = (self->memory.paging.pages_served - pages) * INTERPRETED_PAGE;
         budget -= work > 0 && work < slice ? work : slice;
     } while (event == SANDBOX_BUSY && !self->paging_in && budget > 0 &&
-             !__atomic_load_n(&self->stop, __ATOMIC_RELAXED));
+             !__atomic_load_n(&self->interrupt, __ATOMIC_RELAXED));
+    if (event == SANDBOX_BUSY && __atomic_load_n(&self->interrupt, __ATOMIC_RELAXED)) {
+        machine->pc = machine->next_pc; /* where it is, also behind an sbrk */
+        self->paging_in = false;        /* the guest faults again, if it goes on there */
+        event = SANDBOX_INTERRUPTED;
+    }
+    if (event == SANDBOX_TRAP && memory_is_beyond_limit(&self->memory, machine->fault))
+        event = SANDBOX_OVER_LIMIT;
     if (event != SANDBOX_BUSY) {
         self->busy = false;
         interpreted_take(self);

@@ -59,6 +59,7 @@ int memory_create(struct sandbox_memory *memory, const struct sandbox_image *ima
         .ram_size = rw_offset + sandbox_image_rw_limit(image),
         .rw_accessible = map->rw_size,
         .aux_size = map->aux_size,
+        .rw_limit = UINT64_MAX,
         .aux_accessible = map->aux_size,
         .paging = {.uffd = -1},
     };
@@ -271,6 +272,23 @@ int memory_grow(struct sandbox_memory *memory, uint64_t accessible)
     return 0;
 }
 
+int sandbox_memory_set_limit(sandbox_memory *memory, uint64_t size)
+{
+    const struct sandbox_memory_map *map = &memory->image->map;
+    const uint64_t page = map->page_size;
+    const uint64_t rw = size > map->stack_size ? (size - map->stack_size) & ~(page - 1) : 0;
+    if (size < map->stack_size || rw < memory->image->rw_data_size)
+        return -ENOMEM;
+    memory->rw_limit = rw;
+    return memory->rw_accessible > rw ? memory_grow(memory, rw) : 0;
+}
+
+bool memory_is_beyond_limit(const struct sandbox_memory *memory, uint64_t address)
+{
+    const struct sandbox_memory_map *map = &memory->image->map;
+    return address >= map->rw_address + memory->rw_accessible && address < (uint64_t)map->rw_address + map->rw_size;
+}
+
 uint32_t sandbox_memory_aux_size(const sandbox_memory *memory)
 {
     return (uint32_t)memory->aux_accessible;
@@ -300,6 +318,7 @@ int memory_reset(struct sandbox_memory *memory)
     const struct sandbox_memory_map *map = &memory->image->map;
     const uint64_t end = sandbox_image_rw_offset(memory->image) + map->rw_size;
     int error = memory->paging.present != NULL ? paging_reset(memory) : 0;
+    memory->rw_limit = UINT64_MAX;
     /* Shrink first: pages of a grown heap go back at once, and touching them traps again. */
     if (error == 0 && memory->rw_accessible != map->rw_size)
         error = memory_grow(memory, map->rw_size);

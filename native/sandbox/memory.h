@@ -42,6 +42,7 @@ struct sandbox_memory {
     uint8_t *aux;      /* NULL if there is none */
     uint64_t aux_size; /* of the mapping */
     uint64_t rw_accessible;
+    uint64_t rw_limit; /* of rw_accessible */
     uint64_t aux_accessible;
     struct sandbox_paging paging;
 };
@@ -69,10 +70,13 @@ int memory_give_back(int file, uint8_t *base, uint64_t from, uint64_t to);
 int memory_create(struct sandbox_memory *memory, const struct sandbox_image *image, bool in_files);
 void memory_destroy(struct sandbox_memory *memory);
 
-/* Makes `accessible` bytes of read-write data and heap accessible, at least as many as there are. 0 or -errno. */
+/* Makes `accessible` bytes of read-write data and heap accessible. 0 or -errno. */
 int memory_grow(struct sandbox_memory *memory, uint64_t accessible);
 
-/* Makes it as it was at the start; the vmctx page is left alone. 0 or -errno. */
+/* Whether `address` lies in read-write data that the program has and its limit keeps from it. */
+bool memory_is_beyond_limit(const struct sandbox_memory *memory, uint64_t address);
+
+/* Makes it as it was at the start, without a limit; the vmctx page is left alone. 0 or -errno. */
 int memory_reset(struct sandbox_memory *memory);
 
 #endif

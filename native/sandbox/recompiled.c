@@ -132,7 +132,8 @@ static int recompiled_signalled(struct recompiled_guest *self, const struct pvm_
     }
     if (!interrupted) {
         guest->signal = signal < 65 ? signal : 0;
-        return SANDBOX_TRAP;
+        const uint64_t fault = ((const volatile struct vmctx *)self->vmctx)->fault;
+        return memory_is_beyond_limit(&self->memory, fault) ? SANDBOX_OVER_LIMIT : SANDBOX_TRAP;
     }
     if (within && decoded->op != PVM_OP_memset)
         return SANDBOX_FORGED;

@@ -148,6 +148,9 @@ int64_t sandbox_memory_fault(const sandbox_memory *memory, uint64_t address, uin
  * comes back. -EINVAL: more than the module has, or not whole pages. */
 uint32_t sandbox_memory_aux_size(const sandbox_memory *memory);
 int sandbox_memory_set_aux_size(sandbox_memory *memory, uint32_t size);
+/* Lets stack, read-write data and heap together be at most `size` bytes: sbrk fails beyond, and data beyond is not there,
+ * until the next reset. Before the guest ran. -ENOMEM: less than its stack and the data that it comes with. */
+int sandbox_memory_set_limit(sandbox_memory *memory, uint64_t size);
 /* Bytes that its files hold; 0 of memory that is private to this process. */
 uint64_t sandbox_memory_resident(const sandbox_memory *memory);
 
@@ -192,6 +195,7 @@ enum sandbox_event {
     SANDBOX_STEP,      /* step tracing: before the instruction at guest.pc */
     SANDBOX_OUT_OF_GAS, /* sync metering: guest.pc is where it goes on with more; async: there is no pc */
     SANDBOX_INTERRUPTED, /* asked to, it stopped before the instruction at guest.pc */
+    SANDBOX_OVER_LIMIT, /* guest.pc needed memory that the program has and its limit does not allow */
     SANDBOX_FAILED,    /* set-up failed: guest.failed_step, guest.failed_errno; the worker ends itself */
     SANDBOX_DIED,      /* the worker process is dead */
     SANDBOX_FORGED,    /* the shared page says what guest code cannot have done: kill the worker */
@@ -228,6 +232,8 @@ int sandbox_worker_request(sandbox_worker *worker, sandbox_nursery *nursery);
 int sandbox_worker_receive(sandbox_worker *worker, sandbox_nursery *nursery, uint32_t *step);
 /* Readable when the process is dead; -1 before there is one. Owned by the worker. */
 int sandbox_worker_pidfd(const sandbox_worker *worker);
+/* Whether the process is dead, as the kernel knows it; no event tells yet. */
+int sandbox_worker_is_gone(const sandbox_worker *worker);
 /* Process id as the host sees it, or -errno (-ENOTTY before Linux 6.13). */
 int sandbox_worker_pid(const sandbox_worker *worker);
 struct sandbox_guest *sandbox_worker_guest(sandbox_worker *worker);
@@ -245,6 +251,9 @@ int sandbox_worker_poll(sandbox_worker *worker);
 /* After SANDBOX_PAGING: has the pager serve the fault, which may block, and lets the guest go on. SANDBOX_BUSY, or
  * SANDBOX_PAGE_FAULT if the pager cannot. */
 int sandbox_worker_page_in(sandbox_worker *worker);
+/* Asks a guest that is busy to stop where it is: polls then give SANDBOX_INTERRUPTED, or what it stopped with by itself
+ * before that. For one that is not busy it has no effect. -ESRCH: it is dead. */
+int sandbox_worker_interrupt(sandbox_worker *worker);
 /* Sends SIGKILL. The death is seen through the pidfd. Does nothing in a forked child of the process that made
  * the worker. */
 void sandbox_worker_kill(sandbox_worker *worker);
@@ -272,8 +281,9 @@ struct sandbox_guest *sandbox_interpreted_guest(sandbox_interpreted *interpreted
  * to be called again, and -EINVAL if there is no next pc. While busy, guest state and memory are not to be used. A pager
  * that would block waits for a call that says that it `may_block`. */
 int sandbox_interpreted_run(sandbox_interpreted *interpreted, uint64_t budget, uint32_t may_block);
-/* Has a run return SANDBOX_BUSY within a millisecond, for good. Safe from another thread. */
-void sandbox_interpreted_stop(sandbox_interpreted *interpreted);
+/* Has a run return SANDBOX_INTERRUPTED within a millisecond, unless the guest stops by itself before that. Safe from
+ * another thread; for one that is not busy it has no effect. */
+void sandbox_interpreted_interrupt(sandbox_interpreted *interpreted);
 /* Owned by the interpreted guest. */
 sandbox_memory *sandbox_interpreted_memory(sandbox_interpreted *interpreted);
 /* NULL is allowed. */
@@ -305,6 +315,9 @@ sandbox_memory *sandbox_generic_memory(sandbox_generic *generic);
  * if it was stopped for good; or -EINVAL if there is no next pc, and -EMLINK as above. While busy, guest state and
  * memory are not to be used. */
 int sandbox_generic_run(sandbox_generic_home *home, sandbox_generic *generic, uint64_t turn_ns);
+/* Has a run in another thread return SANDBOX_BUSY, soon, unless the guest stops by itself before that; without one it has
+ * no effect. The guest may be left there: its state is then that of a stopped one. Errors as of sandbox_generic_stop. */
+int sandbox_generic_pause(sandbox_generic *generic);
 /* Ends a run in another thread, soon, and any later one. Errors: -EMLINK as above, those of pthread_sigqueue. */
 int sandbox_generic_stop(sandbox_generic *generic);
 /* Memory and registers as they were at the start. Only while not busy. */

@@ -36,6 +36,7 @@ int sandbox_worker_create(sandbox_image *image, sandbox_worker **result)
         return -ENOMEM;
     worker->recompiled.image = image;
     worker->recompiled.code_base = LAYOUT_CODE_BASE;
+    worker->recompiled.interrupt = ZYGOTE_INTERRUPT_SIGNAL;
     worker->owner = getpid();
     worker->pidfd = worker->paging_socket = -1;
     const int error = memory_create(&worker->recompiled.memory, image, true);
@@ -57,6 +58,8 @@ int sandbox_worker_request(sandbox_worker *worker, sandbox_nursery *nursery)
         .enter = worker->recompiled.image->recompiled.enter,
         .trap = worker->recompiled.image->recompiled.trap,
         .dynamic_paging = worker->recompiled.image->dynamic_paging,
+        .guest_begin = worker->recompiled.image->recompiled.instructions[0].native,
+        .guest_end = worker->recompiled.image->recompiled.gas_stubs_at,
     };
     sandbox_image_windows(worker->recompiled.image, request.windows);
     /* a socket of its own: what a worker says there mixes with nobody else's */
@@ -145,6 +148,12 @@ struct sandbox_guest *sandbox_worker_guest(sandbox_worker *worker)
 
 /* --- death --- */
 
+int sandbox_worker_is_gone(const sandbox_worker *worker)
+{
+    struct pollfd pidfd = {.fd = worker->pidfd, .events = POLLIN};
+    return worker->dead || worker->pidfd < 0 || poll(&pidfd, 1, 0) != 0;
+}
+
 void sandbox_worker_mark_dead(sandbox_worker *worker)
 {
     if (worker->owner != getpid())
@@ -199,7 +208,10 @@ static void worker_go(sandbox_worker *worker, uint32_t native)
     struct vmctx *vmctx = worker->recompiled.vmctx;
     recompiled_put(&worker->recompiled, native);
     vmctx->spin = worker->spin;
-    /* release: the registers above */
+    /* an interrupt that was meant for an earlier run and comes only now is none */
+    worker->interrupting = worker->located = false;
+    __atomic_store_n(&vmctx->interrupt, 0, __ATOMIC_RELAXED);
+    /* release: all above */
     __atomic_store_n(&vmctx->state, VMCTX_BUSY, __ATOMIC_RELEASE);
     linux_futex(&vmctx->state, FUTEX_WAKE, 1);
 }
@@ -210,15 +222,47 @@ static int worker_forged(sandbox_worker *worker)
     return SANDBOX_FORGED;
 }
 
+/* The signal found the guest somewhere in an instruction: says where that begins and ends. Once for each interrupt. */
+static int worker_locate(sandbox_worker *worker)
+{
+    const struct pvm_recompiled *recompiled = &worker->recompiled.image->recompiled;
+    struct vmctx *vmctx = worker->recompiled.vmctx;
+    const uint64_t native = ((const volatile struct vmctx *)vmctx)->native_pc - LAYOUT_CODE_BASE;
+    const struct pvm_instruction *at = pvm_find_native(recompiled, native);
+    if (at == NULL || !worker->interrupting || worker->located)
+        return worker_forged(worker);
+    const bool last = at + 1 == recompiled->instructions + recompiled->instruction_count;
+    worker->located = true;
+    vmctx->instruction_begin = LAYOUT_CODE_BASE + at->native;
+    vmctx->instruction_end = LAYOUT_CODE_BASE + (last ? recompiled->gas_stubs_at : at[1].native);
+    /* release: the two above */
+    __atomic_store_n(&vmctx->state, VMCTX_BUSY, __ATOMIC_RELEASE);
+    linux_futex(&vmctx->state, FUTEX_WAKE, 1);
+    return SANDBOX_BUSY;
+}
+
+/* The guest stopped for something that was done for it at once, and goes on, unless it was told to stop: the signal may
+ * come too late. */
+static int worker_continue(sandbox_worker *worker)
+{
+    const uint32_t native = worker->recompiled.resume_native;
+    if (!worker->interrupting) {
+        worker_go(worker, native);
+        return SANDBOX_BUSY;
+    }
+    struct sandbox_guest *guest = &worker->recompiled.guest;
+    guest->pc = guest->next_pc = pvm_find_native(&worker->recompiled.image->recompiled, native)->pc;
+    guest->has_pc = guest->has_next_pc = 1;
+    return SANDBOX_INTERRUPTED;
+}
+
 /* The guest stopped in a state that carries registers. */
 static int worker_take(sandbox_worker *worker, uint32_t state)
 {
     const int event = recompiled_take(&worker->recompiled, state);
-    if (event == SANDBOX_FORGED)
+    if (event == SANDBOX_FORGED || (event == SANDBOX_INTERRUPTED && !worker->interrupting))
         return worker_forged(worker);
-    if (event == SANDBOX_BUSY)
-        worker_go(worker, worker->recompiled.resume_native);
-    return event;
+    return event == SANDBOX_BUSY ? worker_continue(worker) : event;
 }
 
 static int worker_look(sandbox_worker *worker)
@@ -249,6 +293,8 @@ static int worker_look(sandbox_worker *worker)
             return error == 0 ? SANDBOX_FINISHED : SANDBOX_FAILED;
         }
         return worker_take(worker, state);
+    case VMCTX_GUEST_SIGNAL:
+        return worker_locate(worker);
     case VMCTX_GUEST_ECALLI:
     case VMCTX_GUEST_TRAP:
     case VMCTX_GUEST_SBRK:
@@ -257,6 +303,16 @@ static int worker_look(sandbox_worker *worker)
     default:
         return worker_forged(worker);
     }
+}
+
+int sandbox_worker_interrupt(sandbox_worker *worker)
+{
+    if (worker->dead || worker->pidfd < 0 || worker->owner != getpid())
+        return -ESRCH;
+    worker->interrupting = true;
+    /* release, and seen before the signal, which the kernel orders */
+    __atomic_store_n(&worker->recompiled.vmctx->interrupt, 1, __ATOMIC_RELEASE);
+    return syscall(SYS_pidfd_send_signal, worker->pidfd, ZYGOTE_INTERRUPT_SIGNAL, NULL, 0) == 0 ? 0 : -errno;
 }
 
 static uint64_t worker_now(void)
@@ -300,9 +356,7 @@ int sandbox_worker_page_in(sandbox_worker *worker)
     if (!worker->recompiled.paging_in)
         return -EINVAL;
     const int event = recompiled_page_in(&worker->recompiled, true);
-    if (event == SANDBOX_BUSY)
-        worker_go(worker, worker->recompiled.resume_native);
-    return event;
+    return event == SANDBOX_BUSY ? worker_continue(worker) : event;
 }
 
 int sandbox_worker_resume(sandbox_worker *worker, uint64_t spin_ns, uint32_t worker_rounds)

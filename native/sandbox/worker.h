@@ -16,6 +16,8 @@ struct sandbox_worker {
     int32_t owner;        /* process that made it: a forked child of it leaves the sandbox alone */
     int pidfd;            /* -1 until the nursery answered */
     uint32_t spin;
+    bool interrupting; /* the guest was asked to stop, and has not yet */
+    bool located;      /* and told which instruction it is in */
     bool started; /* it reported VMCTX_IDLE once */
     bool dead;
     int paging_socket; /* from which the userfaultfd comes; -1 once it did, or without dynamic paging */

@@ -46,6 +46,9 @@ struct zygote_mapping {
     uint64_t offset;
 };
 
+/* With this the host stops a guest that runs (vmctx.interrupt), and a worker reports it as the signal of a stop. */
+#define ZYGOTE_INTERRUPT_SIGNAL 10 /* SIGUSR1 */
+
 /* --- control socket: one SOCK_SEQPACKET message each --- */
 
 #define ZYGOTE_MAGIC 0x676e7270u
@@ -66,6 +69,8 @@ struct zygote_request {
     uint32_t size; /* sizeof(struct zygote_request) */
     uint32_t enter; /* offsets of trampolines in the native code */
     uint32_t trap;
+    uint32_t guest_begin; /* where in the native code the guest's own lies */
+    uint32_t guest_end;
     uint32_t dynamic_paging; /* 0 or 1 */
     uint32_t pad;
     struct zygote_mapping windows[WINDOW_COUNT];

@@ -108,13 +108,16 @@ static void worker_pass_userfaultfd(int socket)
  * trap trampoline, which saves the registers, as if the guest had jumped there. */
 static void worker_on_trap(int number, siginfo_t *info, void *context)
 {
-    (void)info;
     greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
+    if (number == SIGTRAP && park_on_step(registers))
+        return;
     const uint64_t rip = (uint64_t)registers[REG_RIP];
     if (rip - LAYOUT_CODE_BASE >= LAYOUT_CODE_LIMIT)
         linux_exit(1); /* a fault of the zygote, or of a guest that is out of its code: either way the end */
+    park_leave(registers);
     worker_vmctx->native_pc = rip;
     worker_vmctx->signal = (uint32_t)number;
+    worker_vmctx->fault = (uint64_t)(uintptr_t)info->si_addr;
     registers[REG_RIP] = (greg_t)worker.trap;
 }
 
@@ -130,7 +133,7 @@ static void worker_install_handlers(void)
     worker_check(ZYGOTE_STEP_SIGNALS, linux_sigaltstack(&stack));
     const unsigned long restorer_flag = 0x04000000; /* SA_RESTORER: there is no vDSO to return through */
     /* struct kernel_sigaction: handler, flags, restorer, mask */
-    const uint64_t action[4] = {
+    uint64_t action[4] = {
         (uint64_t)(uintptr_t)worker_on_trap,
         (uint64_t)(SA_SIGINFO | SA_ONSTACK) | restorer_flag,
         (uint64_t)(uintptr_t)zygote_sigreturn,
@@ -141,34 +144,41 @@ static void worker_install_handlers(void)
         worker_check(ZYGOTE_STEP_SIGNALS, linux_rt_sigaction(worker_trap_signals[i], action));
         blocked &= ~(UINT64_C(1) << (worker_trap_signals[i] - 1));
     }
+    action[0] = (uint64_t)(uintptr_t)park_on_signal;
+    worker_check(ZYGOTE_STEP_SIGNALS, linux_rt_sigaction(ZYGOTE_INTERRUPT_SIGNAL, action));
+    blocked &= ~(UINT64_C(1) << (ZYGOTE_INTERRUPT_SIGNAL - 1));
     worker_check(ZYGOTE_STEP_SIGNALS, linux_rt_sigprocmask(SIG_SETMASK, &blocked));
 }
 
 /* --- the guest phase --- */
 
+void worker_await(void)
+{
+    uint32_t rounds = worker_vmctx->spin;
+    uint32_t state;
+    /* acquire: what the host wrote before BUSY */
+    while ((state = __atomic_load_n(&worker_vmctx->state, __ATOMIC_ACQUIRE)) != VMCTX_BUSY) {
+        if (state == VMCTX_DEAD)
+            linux_exit(0); /* the host gave up on this worker and cannot signal it */
+        if (rounds > 0) {
+            rounds--;
+            __builtin_ia32_pause();
+        } else {
+            linux_futex(&worker_vmctx->state, FUTEX_WAIT, state);
+        }
+    }
+}
+
 static _Noreturn void worker_wait(void)
 {
-    for (;;) {
-        uint32_t rounds = worker_vmctx->spin;
-        uint32_t state;
-        /* acquire: the registers that the host wrote before BUSY */
-        while ((state = __atomic_load_n(&worker_vmctx->state, __ATOMIC_ACQUIRE)) != VMCTX_BUSY) {
-            if (state == VMCTX_DEAD)
-                linux_exit(0); /* the host gave up on this worker and cannot signal it */
-            if (rounds > 0) {
-                rounds--;
-                __builtin_ia32_pause();
-            } else {
-                linux_futex(&worker_vmctx->state, FUTEX_WAIT, state);
-            }
-        }
-        zygote_enter_guest(worker.enter);
-    }
+    worker_await();
+    zygote_enter_guest(worker.enter);
 }
 
 /* Reached from guest code through zygote_exit_entry. */
 _Noreturn void worker_stopped(uint32_t state)
 {
+    park_forget();
     /* release: the registers that the trampoline wrote before this */
     __atomic_store_n(&worker_vmctx->state, state, __ATOMIC_RELEASE);
     linux_futex(&worker_vmctx->state, FUTEX_WAKE, INT32_MAX);
@@ -183,6 +193,7 @@ _Noreturn void worker_main(const struct zygote_request *request, const int *file
         linux_exit(1); /* no page to say so in; the host sees the death */
     worker.enter = LAYOUT_CODE_BASE + request->enter;
     worker.trap = LAYOUT_CODE_BASE + request->trap;
+    park_prepare(request);
     worker_map_windows(request, files);
     if (request->dynamic_paging)
         worker_pass_userfaultfd(files[ZYGOTE_FILE_PAGING]);

@@ -7,7 +7,10 @@
 
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
+#include <ucontext.h>
 
 #include "linux/linux.h"
 #include "zygote/protocol.h"
@@ -30,6 +33,17 @@ _Noreturn void nursery_main(int host_pidfd, const struct zygote_boot *boot, uint
 /* worker.c */
 _Noreturn void worker_main(const struct zygote_request *request, const int *files);
 _Noreturn void worker_stopped(uint32_t state);
+
+/* Waits until the host sets VMCTX_BUSY. */
+void worker_await(void);
+
+/* park.c. on_signal handles ZYGOTE_INTERRUPT_SIGNAL; on_step says whether a SIGTRAP was its own doing; leave: the guest
+ * trapped with these registers; forget: it stopped. */
+void park_prepare(const struct zygote_request *request);
+void park_on_signal(int number, siginfo_t *info, void *context);
+bool park_on_step(greg_t *registers);
+void park_leave(greg_t *registers);
+void park_forget(void);
 
 /* message.c. receive returns how many descriptors came with the message, up to ZYGOTE_FILE_COUNT, and sets the
  * others to -1; or -errno: -ECONNRESET at the end of the stream, -EPROTO for a message of another size or magic or

@@ -184,9 +184,9 @@ async def compare(engines: Sequence[vm.Engine], seed: str, tally: Tally) -> None
     tally.programs += 1
 
 
-PAIR = (vm.Config(reuse_workers=False), vm.Config(backend="interpreter"))
+PAIR = (vm.Config(reuse="never"), vm.Config(backend="interpreter"))
 GENERIC = (vm.Config(sandbox="generic"), vm.Config(backend="interpreter"))
-CROSSCHECK = (vm.Config(reuse_workers=False, crosscheck=True),)
+CROSSCHECK = (vm.Config(reuse="never", crosscheck=True),)
 
 
 async def compare_many(

@@ -310,6 +310,8 @@ VMCTX_STATES = {
     "unknown": 12,
     "huge": 0xFFFF_FFFF,
 }
+#: With which a worker reports that the host's signal stopped it (protocol.h).
+INTERRUPT_SIGNAL = signal.SIGUSR1.value
 STOPS_WITH_PC = {"ECALLI": 2, "TRAP": 3, "SBRK": 8}
 
 
@@ -356,6 +358,46 @@ async def test_forged_addresses(engine: vm.Engine, module: vm.Module, state: int
             assert state == STOPS_WITH_PC["TRAP"]
             assert caught.value.pc is not None
             assert module.blob.is_instruction_start(caught.value.pc)
+    await guest.instance.aclose()
+
+
+@pytest.mark.parametrize("address", [0, 0x10_0000_0000, 0x10_0000_0FFF, 2**64 - 1], ids=hex)
+async def test_interrupts_that_nobody_asked_for(engine: vm.Engine, module: vm.Module, address: int) -> None:
+    """A stop by the host's signal, wherever that is said to have been."""
+    guest = await run_forever(module)
+    vmctx = ffi.cast("uint64_t *", lib.sandbox_worker_futex(cast(Worker, guest.instance._machine).handle))
+    words = 64 // 8 + 13 + 1 + 2
+    vmctx[words + 1] = address
+    vmctx[words + 2] = INTERRUPT_SIGNAL << 32
+    with watch(guest.pid) as pidfds:
+        await forge(engine, guest, STOPS_WITH_PC["TRAP"])
+        with pytest.raises(vm.SandboxDiedError, match="broke the rules"):
+            await guest.call
+        wait_for_death(*pidfds.values())
+    await guest.instance.aclose()
+
+
+@pytest.mark.parametrize("address", [0, 0x10_0000_0000, 0x10_0000_0FFF, 2**64 - 1], ids=hex)
+@pytest.mark.parametrize("state", [3, 4], ids=["TRAP", "GUEST_SIGNAL"])
+async def test_forged_answers_to_an_interrupt(engine: vm.Engine, module: vm.Module, state: int, address: int) -> None:
+    guest = await run_forever(module)
+    worker = cast(Worker, guest.instance._machine)
+    vmctx = ffi.cast("uint64_t *", lib.sandbox_worker_futex(worker.handle))
+    words = 64 // 8 + 13 + 1 + 2
+    os.kill(guest.pid, signal.SIGSTOP)  # it says nothing of its own
+    guest.call.cancel()
+    await asyncio.sleep(0)
+    while (vmctx[words + 3] >> 32) != 1:  # until the host has asked
+        await asyncio.sleep(0)
+    vmctx[words + 1] = address
+    vmctx[words + 2] = INTERRUPT_SIGNAL << 32
+    with watch(guest.pid) as pidfds:
+        await forge(engine, guest, state)
+        with pytest.raises(asyncio.CancelledError):
+            await guest.call
+        wait_for_death(*pidfds.values())
+    with pytest.raises(vm.SandboxDiedError):
+        await guest.instance.call("add", 1, 2)
     await guest.instance.aclose()
 
 
@@ -510,6 +552,22 @@ async def test_signals_meant_for_the_host_do_not_reach_its_sandboxes(
 def _try_kill(pid: int, number: int) -> None:
     """Unlike root, a user may not signal what runs in another user's name; here the name is the same."""
     os.kill(pid, number)
+
+
+async def test_the_hosts_signal_from_somebody_else(module: vm.Module) -> None:
+    """Without a request in the shared page it does nothing to a guest that runs."""
+    guest = await run_forever(module)
+    before = guest.instance.pid
+    for _ in range(100):
+        os.kill(guest.pid, INTERRUPT_SIGNAL)
+        await asyncio.sleep(0)
+    assert not guest.call.done()
+    guest.call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await guest.call
+    assert await guest.instance.call("add", 1, 2) == 3
+    assert guest.instance.pid == before
+    await guest.instance.aclose()
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGILL, signal.SIGTRAP, signal.SIGFPE, signal.SIGBUS])

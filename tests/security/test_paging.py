@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from guests import build
-from processes import free_descriptors, open_files, wait_for_death, watch
+from processes import Census, free_descriptors, open_files, wait_for_death, watch
 
 import vm
 
@@ -226,8 +226,13 @@ async def test_one_descriptor_per_guest_and_none_in_it(engine: vm.Engine) -> Non
     assert open_files()[UFFD] == before
 
 
-async def test_too_few_descriptors(engine: vm.Engine) -> None:
+async def test_too_few_descriptors(nothing_left: Census) -> None:
     """At each place where one is missing there is an error that says so, and the next attempt succeeds."""
+    async with vm.Engine(vm.Config(spare_workers=0)) as engine:
+        await _run_out_of_descriptors(engine)
+
+
+async def _run_out_of_descriptors(engine: vm.Engine) -> None:
     module = await compile_paged(engine)
     async with await module.instantiate():
         pass  # the nursery is there

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The tests of this folder again, as a user without any privilege.
+"""The tests of this folder, and those of what stops a guest, again as a user without any privilege.
 
 A process of its own becomes that user, after it imported all that a test run needs: interpreter and packages may lie
 where only root can read.
@@ -34,6 +34,9 @@ sys.exit(pytest.main(arguments))
 #: Imported by the tests, or by asyncio when it is first needed.
 LATER = ("concurrent.futures.thread", "ctypes", "asyncio.taskgroups")
 
+SECURITY = [f"security/test_{name}.py" for name in ("isolation", "lifecycle", "paging")]
+STOPS = [f"vm/test_{name}.py" for name in ("admission", "interrupt", "limits", "pool")]
+
 #: Long ones add nothing here; the others want privileges and skip by themselves.
 WITHOUT = "not thousand and not fresh_processes and not hundred_modules and not engines_come_and_go"
 
@@ -43,7 +46,9 @@ def _is_test(module: ModuleType) -> bool:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="this is an unprivileged user already")
-@pytest.mark.parametrize("tests", ["test_isolation.py", "test_lifecycle.py", "test_paging.py"])
+@pytest.mark.parametrize(
+    "tests", [*(f"security/test_{name}.py" for name in ("isolation", "lifecycle", "paging")), *STOPS]
+)
 def test_as_an_unprivileged_user(tests: str) -> None:
     options = [
         "-q",
@@ -59,7 +64,7 @@ def test_as_an_unprivileged_user(tests: str) -> None:
     ]
     # what this run has imported by now, that one will want as well
     needed = [*LATER, *(name for name, module in sys.modules.items() if not _is_test(module))]
-    arguments = [" ".join(needed), *options, "-c", str(HERE.parents[1] / "pyproject.toml"), str(HERE / tests)]
+    arguments = [" ".join(needed), *options, "-c", str(HERE.parents[1] / "pyproject.toml"), str(HERE.parent / tests)]
     command = [sys.executable, "-c", RUN_TESTS_AS_USER, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parents[1])
     if "PermissionError" in done.stderr and not done.stdout:

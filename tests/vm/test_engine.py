@@ -291,7 +291,7 @@ async def test_processes_are_reused(engine: vm.Engine) -> None:
         assert await instance.call("add", 1, 2) == 3
 
 
-@pytest.mark.parametrize("config", [vm.Config(reuse_workers=False), vm.Config(max_idle_workers=0)], ids=repr)
+@pytest.mark.parametrize("config", [vm.Config(reuse="never"), vm.Config(max_idle_workers=0)], ids=repr)
 async def test_processes_are_not_reused(nothing_left: Census, config: vm.Config) -> None:
     async with vm.Engine(config) as engine:
         module = await engine.compile(basic())
@@ -331,7 +331,12 @@ async def test_without_spinning(nothing_left: Census) -> None:
 
 @ONE_LOOP
 @pytest.mark.parametrize("free", range(4))
-async def test_instantiating_without_file_descriptors(engine: vm.Engine, free: int) -> None:
+async def test_instantiating_without_file_descriptors(nothing_left: Census, free: int) -> None:
+    async with vm.Engine(vm.Config(spare_workers=0)) as engine:
+        await _instantiate_with(engine, free)
+
+
+async def _instantiate_with(engine: vm.Engine, free: int) -> None:
     module = await engine.compile(basic())
     linker = pass_on()
     async with await linker.instantiate(module) as before:

@@ -273,8 +273,7 @@ async def test_cancelled_while_it_runs(engine: vm.Engine) -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.02):
             await instance.call("spin")
-    with pytest.raises(vm.InstanceStateError):
-        await instance.call("add", 1, 2)
+    assert await instance.call("add", 1, 2) == 3
     await instance.aclose()
     assert time.monotonic() - began < 2  # a turn would end by itself, but nobody waits for that
     async with await linker().instantiate(module) as another:

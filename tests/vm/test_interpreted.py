@@ -90,8 +90,7 @@ async def test_cancelled_while_it_runs(engine: vm.Engine, nothing_left: Census) 
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.02):
             await instance.call("spin")
-    with pytest.raises(vm.InstanceStateError):
-        await instance.call("add", 1, 2)
+    assert await instance.call("add", 1, 2) == 3
     await instance.aclose()
     async with await linker().instantiate(module) as another:
         assert await another.call("add", 1, 2) == 3

@@ -258,7 +258,7 @@ async def test_a_module_collected_as_garbage_takes_its_processes_along(nothing_l
 
 @ONE_LOOP
 async def test_a_thousand_programs(nothing_left: Census) -> None:
-    config = vm.Config(module_cache_size=8, max_idle_workers=16)
+    config = vm.Config(module_cache_size=8, max_idle_workers=16, spare_workers=0)
     async with vm.Engine(config) as engine:
         most = 0
         for number in range(1000):
