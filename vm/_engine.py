@@ -208,7 +208,7 @@ class Engine:
 
     def _worker_spin(self) -> int:
         """Rounds for which a worker polls for its host once it has stopped."""
-        return _WORKER_SPIN if self._spin_ns and self._admission.running + 2 <= self._processors else 0
+        return _WORKER_SPIN if self._spin_ns and self._may_spin() else 0
 
     async def _yield(self) -> None:
         """Gives the event loop its turn after a run of calls that never had to wait."""

@@ -133,13 +133,13 @@ class Execution:
         # What took long the last time is not worth polling for; what just missed the limit is.
         pc = machine.guest.next_pc
         worthwhile = self._durations.get(pc, 0) < 2 * engine._spin_ns
-        spin = engine._spin_ns if worthwhile and engine._may_spin() else 0
+        spin, rounds = (engine._spin_ns, engine._worker_spin()) if worthwhile and engine._may_spin() else (0, 0)
         if self._limits.cpu is None:
-            event = machine.resume(spin, engine._worker_spin())
+            event = machine.resume(spin, rounds)
             return await self._wait(machine, pc) if event == lib.SANDBOX_BUSY else event
         before = machine.cpu_ns()
         try:
-            event = machine.resume(spin, engine._worker_spin())
+            event = machine.resume(spin, rounds)
             if event == lib.SANDBOX_BUSY:
                 left = max(self._limits.cpu - self._cpu_used / 1e9, _CPU_RESOLUTION)
                 # once it may have used all that is left: how much it was is known when it has stopped

@@ -172,13 +172,14 @@ class Instance:
         bits = self.module.isa.word_bits
         if len(args) > len(ARGUMENT_NUMBERS):
             raise TypeError(f"{len(args)} arguments: there are {len(ARGUMENT_NUMBERS)} argument registers")
-        words = [to_registers(WORD, bits, value, f"argument {i}")[0] for i, value in enumerate(args, 1)]
-        guest = machine.guest
         registers = [0] * len(REGISTERS)
         registers[_RA] = RETURN_TO_HOST
         registers[_SP] = self.module.memory_map.stack_high
-        for number, word in zip(ARGUMENT_NUMBERS, words, strict=False):
-            registers[number] = word
+        for i, value in enumerate(args):
+            is_word = type(value) is int and value >> bits == 0  # as most are; the others take longer
+            word = value if is_word else to_registers(WORD, bits, value, f"argument {i + 1}")[0]
+            registers[ARGUMENT_NUMBERS[i]] = word
+        guest = machine.guest
         guest.regs = registers
         guest.next_pc = pc
         guest.has_next_pc = guest.entering = 1

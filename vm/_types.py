@@ -25,7 +25,7 @@ class IntType:
 
     def for_word(self, word_bits: int) -> IntType:
         """This type on a machine with registers of `word_bits` bits."""
-        return self if self.bits else IntType(self.name, word_bits, self.signed)
+        return self if self.bits else _WORDS[word_bits]
 
     def check(self, value: object, what: str) -> int:
         """`value` as an unsigned number of `bits` bits.
@@ -43,6 +43,7 @@ class IntType:
 
 
 WORD: Final = IntType("int", 0, False)
+_WORDS: Final = {bits: IntType("int", bits, False) for bits in (32, 64)}
 
 u32 = Annotated[int, IntType("u32", 32, False)]
 i32 = Annotated[int, IntType("i32", 32, True)]
