@@ -210,7 +210,8 @@ async def test_a_signal_is_no_page_fault(engine: vm.Engine, export: str) -> None
 # --- what is left -----------------------------------------------------------------------------------------------------
 
 
-async def test_one_descriptor_per_guest_and_none_in_it(engine: vm.Engine) -> None:
+async def test_one_descriptor_per_guest_and_none_in_it(nothing_left: Census) -> None:
+    engine = await vm.Engine(vm.Config(spare_workers=0)).__aenter__()
     module = await compile_paged(engine)
     before = open_files()[UFFD]
     instances = [await module.instantiate() for _ in range(5)]
