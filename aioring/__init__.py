@@ -14,8 +14,8 @@ from aioring._errors import (
     RingUnavailableError,
     UnsupportedOperationError,
 )
+from aioring._event_loop import EventLoop, new_event_loop, open_ring, run
 from aioring._features import Feature
-from aioring._loop import EventLoop, new_event_loop, open_ring, run
 from aioring._operations import Operation
 from aioring._ring import Ring
 

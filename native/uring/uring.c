@@ -146,22 +146,18 @@ void uring_leave(struct uring *ring)
 
 /* ---- submitting and reaping ------------------------------------------------------------------------------------ */
 
-/* Entering the kernel is due: something to submit, completions that wait for task work, or ones that overflowed. */
-static int enter_is_due(const struct uring *ring)
+bool uring_enter_is_due(const struct uring *ring)
 {
     unsigned flags = IO_URING_READ_ONCE(*ring->ring.sq.kflags);
 
     return io_uring_sq_ready(&ring->ring) != 0 || (flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
 }
 
-int uring_wait(struct uring *ring, int64_t timeout, struct uring_completion *out, unsigned capacity)
+int uring_enter(struct uring *ring, int64_t timeout)
 {
     struct io_uring_cqe *cqe;
-    unsigned head;
-    unsigned count = 0;
     int error = 0;
 
-    uring_arm_watches(ring);
     if (timeout > 0) {
         struct __kernel_timespec span = {.tv_sec = timeout / 1000000000, .tv_nsec = timeout % 1000000000};
         /*
@@ -169,12 +165,27 @@ int uring_wait(struct uring *ring, int64_t timeout, struct uring_completion *out
          * signal's Python handler would have to wait for a completion.
          */
         error = io_uring_submit_and_wait_timeout(&ring->ring, &cqe, 1, &span, NULL);
-    } else if (enter_is_due(ring)) {
+    } else if (uring_enter_is_due(ring)) {
         /* Again after a bad SQE, at which kernels without SUBMIT_ALL stop. */
         do
             error = io_uring_submit_and_get_events(&ring->ring);
         while (error > 0 && io_uring_sq_ready(&ring->ring) != 0);
     }
+    /* EBUSY and EAGAIN: the kernel wants completions consumed or memory freed first, and keeps what was prepared. */
+    if (error >= 0 || error == -ETIME || error == -EINTR || error == -EBUSY || error == -EAGAIN)
+        return 0;
+    return error;
+}
+
+int uring_wait(struct uring *ring, int64_t timeout, struct uring_completion *out, unsigned capacity)
+{
+    struct io_uring_cqe *cqe;
+    unsigned head;
+    unsigned count = 0;
+    int error;
+
+    uring_arm_watches(ring);
+    error = uring_enter(ring, timeout);
     ring->seen = 0;
     io_uring_for_each_cqe(&ring->ring, head, cqe) {
         if (count == capacity)
@@ -187,10 +198,7 @@ int uring_wait(struct uring *ring, int64_t timeout, struct uring_completion *out
     }
     if (count == 0)
         uring_advance(ring);
-    /* EBUSY and EAGAIN: the kernel wants completions consumed or memory freed first, and keeps what was prepared. */
-    if (count != 0 || error >= 0 || error == -ETIME || error == -EINTR || error == -EBUSY || error == -EAGAIN)
-        return (int)count;
-    return error;
+    return count != 0 ? (int)count : error;
 }
 
 void uring_advance(struct uring *ring)

@@ -8,8 +8,13 @@
 
 #include <stdbool.h>
 
-/* Marks the user_data of a watch's poll. Operations are counted from 1 and never get there. */
+/*
+ * What the user_data of a completion is: a watch's poll, the address of a native operation (native/loop/operation.h), or
+ * the number of an operation of this interface. Those are counted from 1 and never get to the two bits; 0 is of no
+ * interest.
+ */
 #define WATCH_BIT (1ull << 63)
+#define NATIVE_BIT (1ull << 62)
 
 /* Readiness of one file; watches are indexed by fd. */
 struct watch {
@@ -37,6 +42,14 @@ struct uring {
 
 /* Takes the next SQE under `number`, submitting a full queue first. The io_uring_prep_*() leave user_data alone. */
 int uring_take(struct uring *ring, uint64_t number, struct io_uring_sqe **sqe);
+
+/* Entering the kernel is due: something to submit, completions that wait for task work, or ones that overflowed. */
+bool uring_enter_is_due(const struct uring *ring);
+/*
+ * Submits what was prepared and waits up to `timeout` nanoseconds for a completion; 0: does not wait, nor enter the
+ * kernel if nothing calls for it. -errno only if that was not to be expected: a timeout, a signal and pressure are 0.
+ */
+int uring_enter(struct uring *ring, int64_t timeout);
 
 /* Prepares a poll for every watch that is due. */
 void uring_arm_watches(struct uring *ring);
