@@ -13,7 +13,7 @@ from asyncio.log import logger
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from aioring import _loop
+from aioring import _loop, _streams
 
 if TYPE_CHECKING:
     from aioring._event_loop import EventLoop
@@ -79,7 +79,7 @@ class StreamTransport(_loop.StreamTransport):
         return f"<{type(self).__name__} fd={self._sock_fd} {state}>"
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        self._set_protocol(protocol, isinstance(protocol, asyncio.BufferedProtocol))
+        self._set_protocol(protocol, isinstance(protocol, asyncio.BufferedProtocol), _streams.adopt(protocol))
         self._protocol_connected = True
 
     def get_protocol(self) -> asyncio.BaseProtocol:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Runs benchmarks and rewrites their tables in benchmarks/README.md from what they measured.
 
-Programs: compile, doom, calls, paging, spawn; all of them if none is named. The tables of those that are not named stay
+Programs: compile, doom, calls, paging, spawn, loop; all of them if none is named. The tables of those that are not named stay
 as they are, as does the table of one that cannot be measured here, or whose samples were too often taken in company.
 """
 
@@ -16,6 +16,7 @@ from typing import Final
 import benchmarks.calls
 import benchmarks.compile
 import benchmarks.doom
+import benchmarks.loop
 import benchmarks.paging
 import benchmarks.spawn
 from benchmarks._harness import Options, Report, SkipError, facts, options_parser, read_options, table
@@ -29,6 +30,7 @@ _PROGRAMS: Final[dict[str, Callable[[Options], Report]]] = {
     "calls": benchmarks.calls.measure,
     "paging": benchmarks.paging.measure,
     "spawn": benchmarks.spawn.measure,
+    "loop": benchmarks.loop.measure,
 }
 
 

@@ -92,7 +92,10 @@ struct loop_state {
     PyTypeObject *stream_type;
     PyTypeObject *listener_type;
     PyTypeObject *socket_call_type;
+    PyTypeObject *stream_call_type;
     PyObject *base_create_task; /* asyncio.BaseEventLoop.create_task */
+    PyObject *base_read; /* asyncio.StreamReader.read */
+    PyObject *base_drain; /* asyncio.StreamWriter.drain */
     PyObject *future_type; /* asyncio.Future */
     PyObject *task_type; /* asyncio.Task */
     PyObject *socket_type; /* socket.socket */
@@ -104,12 +107,24 @@ struct loop_state {
     /* Interned names, as str_NAME. */
 #define LOOP_NAMES(X)                                                                                                 \
     X(_asyncio_future_blocking)                                                                                       \
+    X(_buffer)                                                                                                        \
     X(_callback_failed)                                                                                               \
     X(_check_call)                                                                                                    \
     X(_complete)                                                                                                      \
+    X(_eof)                                                                                                           \
+    X(_exception)                                                                                                     \
+    X(_limit)                                                                                                         \
+    X(_loop)                                                                                                          \
+    X(_maybe_resume_transport)                                                                                        \
+    X(_paused)                                                                                                        \
+    X(_protocol)                                                                                                      \
+    X(_reader)                                                                                                        \
     X(_run_checked)                                                                                                   \
     X(_trace_handle)                                                                                                  \
+    X(_transport)                                                                                                     \
+    X(_waiter)                                                                                                        \
     X(cancel)                                                                                                         \
+    X(cancelled)                                                                                                      \
     X(context)                                                                                                        \
     X(data_received)                                                                                                  \
     X(set_result)
@@ -176,6 +191,7 @@ int core_add_socket_methods(void);
 extern PyType_Spec core_spec;
 extern PyType_Spec listener_spec;
 extern PyType_Spec socket_call_spec;
+extern PyType_Spec stream_call_spec;
 PyTypeObject *stream_type_new(PyObject *module, PyObject *flow_control);
 
 /* stream.c, listener.c: their turn in the ready queue. */
@@ -184,7 +200,19 @@ int listener_run(PyObject *listener, Core *core);
 /* Makes a Listener that accepts on the socket with the fd; -1 on failure. */
 PyObject *core_listen(Core *core, PyObject *const *args, Py_ssize_t count);
 
+/* streams.c */
+int streams_init(PyObject *module, PyObject *reader, PyObject *writer);
+
+/* coroutine.c */
+/* Raises StopIteration with a value, whose reference it takes. NULL. */
+PyObject *stop_iteration(PyObject *value);
+/* Raises what throw() was given. NULL. */
+PyObject *raise_thrown(PyObject *const *args, Py_ssize_t count);
+void warn_never_awaited(PyTypeObject *type, const char *name);
+
 /* errors.c */
+/* What a weak reference refers to, with a reference of its own; NULL if it is gone. */
+PyObject *weak_target(PyObject *weak);
 /* The exception that is set, taken as an object with its traceback. */
 PyObject *exception_take(void);
 /* Whether the exception that is set ends the loop: KeyboardInterrupt or SystemExit. */

@@ -20,6 +20,19 @@ PyObject *exception_take(void)
 #endif
 }
 
+PyObject *weak_target(PyObject *weak)
+{
+#if PY_VERSION_HEX >= 0x030d0000
+    PyObject *target;
+
+    return PyWeakref_GetRef(weak, &target) > 0 ? target : NULL;
+#else
+    PyObject *target = PyWeakref_GetObject(weak);
+
+    return target == NULL || target == Py_None ? NULL : Py_NewRef(target);
+#endif
+}
+
 bool exception_is_fatal(void)
 {
     return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit);

@@ -59,6 +59,17 @@ static int import_all(void)
                : -1;
 }
 
+static int add_streams(PyObject *module)
+{
+    PyObject *reader = import_name("asyncio.streams", "StreamReader");
+    PyObject *writer = import_name("asyncio.streams", "StreamWriter");
+    int result = reader != NULL && writer != NULL ? streams_init(module, reader, writer) : -1;
+
+    Py_XDECREF(reader);
+    Py_XDECREF(writer);
+    return result;
+}
+
 static int module_exec(PyObject *module)
 {
     PyObject *flow_control;
@@ -79,9 +90,11 @@ static int module_exec(PyObject *module)
     loop_state.core_type = add_type(module, &core_spec, NULL);
     loop_state.listener_type = add_type(module, &listener_spec, NULL);
     loop_state.socket_call_type = add_type(module, &socket_call_spec, NULL);
+    loop_state.stream_call_type = add_type(module, &stream_call_spec, NULL);
     loop_state.stream_type = stream_type_new(module, flow_control);
     Py_DECREF(flow_control);
     return loop_state.core_type != NULL && loop_state.listener_type != NULL && loop_state.socket_call_type != NULL &&
+                   loop_state.stream_call_type != NULL && add_streams(module) == 0 &&
                    loop_state.stream_type != NULL && core_add_socket_methods() == 0
                ? 0
                : -1;

@@ -265,17 +265,6 @@ static PySendResult call_send(SocketCall *call, PyObject *Py_UNUSED(value), PyOb
 
 /* ---- a coroutine ---------------------------------------------------------------------------------------------------- */
 
-static PyObject *stop_iteration(PyObject *value)
-{
-    PyObject *error = PyObject_CallOneArg(PyExc_StopIteration, value);
-
-    if (error != NULL)
-        PyErr_SetObject(PyExc_StopIteration, error);
-    Py_XDECREF(error);
-    Py_DECREF(value);
-    return NULL;
-}
-
 static PyObject *call_next(SocketCall *call)
 {
     PyObject *result;
@@ -290,21 +279,8 @@ static PyObject *call_send_method(SocketCall *call, PyObject *Py_UNUSED(value))
 
 static PyObject *call_throw(SocketCall *call, PyObject *const *args, Py_ssize_t count)
 {
-    PyObject *type = count > 0 ? args[0] : NULL;
-    PyObject *value = count > 1 && args[1] != Py_None ? args[1] : NULL;
-
-    if (type == NULL) {
-        PyErr_SetString(PyExc_TypeError, "throw expected at least 1 argument, got 0");
-        return NULL;
-    }
     finish(call);
-    if (PyExceptionInstance_Check(type))
-        PyErr_SetObject((PyObject *)Py_TYPE(type), type);
-    else if (PyExceptionClass_Check(type))
-        PyErr_SetObject(type, value);
-    else
-        PyErr_SetString(PyExc_TypeError, "exceptions must be classes or instances deriving from BaseException");
-    return NULL;
+    return raise_thrown(args, count);
 }
 
 static PyObject *call_close(SocketCall *call, PyObject *Py_UNUSED(unused))
@@ -356,14 +332,8 @@ static void call_dealloc(SocketCall *call)
     PyTypeObject *type = Py_TYPE(call);
 
     PyObject_GC_UnTrack(call);
-    if (call->state == NEW) {
-        PyObject *kind, *error, *traceback;
-
-        PyErr_Fetch(&kind, &error, &traceback);
-        if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "coroutine '%s' was never awaited", call->name) != 0)
-            PyErr_WriteUnraisable((PyObject *)type);
-        PyErr_Restore(kind, error, traceback);
-    }
+    if (call->state == NEW)
+        warn_never_awaited(type, call->name);
     call_clear(call);
     type->tp_free(call);
     Py_DECREF(type);

@@ -7,6 +7,9 @@
 
 /* asyncio's LOG_THRESHOLD_FOR_CONNLOST_WRITES. */
 #define LOST_WRITES 5
+/* What is not copied, and the room for it; below malloc()'s threshold for a mapping of its own (128 KiB). */
+#define LARGE (32 * 1024)
+#define LARGE_ROOM (96 * 1024)
 
 /* ---- turns --------------------------------------------------------------------------------------------------------- */
 
@@ -167,12 +170,21 @@ static int read_failed(Stream *stream, int code)
     return fail_errno(stream, code, "Fatal read error on socket transport");
 }
 
+static int receive(Stream *stream, PyObject *data)
+{
+    PyObject *done = PyObject_CallMethodOneArg(stream->protocol, loop_state.str_data_received, data);
+
+    Py_XDECREF(done);
+    return done != NULL ? 0 : fail(stream, "Fatal error: protocol.data_received() call failed.");
+}
+
+/* Most of what comes is small, and is copied once from where the processor's cache already is. */
 static int read_plain(Stream *stream)
 {
     Core *core = stream->core;
     PyObject *data;
-    PyObject *done;
     ssize_t size;
+    int result;
 
     if (core->hot == NULL) {
         core->hot = PyMem_Malloc(HOT_SIZE);
@@ -186,15 +198,42 @@ static int read_plain(Stream *stream)
         return read_failed(stream, errno);
     if (size == 0)
         return read_eof(stream);
+    stream->large = size >= LARGE;
+    if (stream->reader != NULL) {
+        if (reader_feed(stream, core->hot, (size_t)size) != 0)
+            return fail(stream, "Fatal error: protocol.data_received() call failed.");
+        return read_on(stream, (size_t)size, HOT_SIZE);
+    }
     data = PyBytes_FromStringAndSize(core->hot, size);
     if (data == NULL)
         return -1;
-    done = PyObject_CallMethodOneArg(stream->protocol, loop_state.str_data_received, data);
+    result = receive(stream, data);
     Py_DECREF(data);
-    if (done == NULL)
-        return fail(stream, "Fatal error: protocol.data_received() call failed.");
-    Py_DECREF(done);
-    return read_on(stream, (size_t)size, HOT_SIZE);
+    return result != 0 ? result : read_on(stream, (size_t)size, HOT_SIZE);
+}
+
+/* Where the last was large the next may be: it is received where it stays. */
+static int read_large(Stream *stream)
+{
+    PyObject *data = PyBytes_FromStringAndSize(NULL, LARGE_ROOM);
+    ssize_t size;
+    int result;
+
+    if (data == NULL)
+        return -1;
+    size = recv(stream->fd, PyBytes_AS_STRING(data), LARGE_ROOM, MSG_DONTWAIT);
+    if (size <= 0) {
+        int code = errno;
+
+        Py_DECREF(data);
+        return size == 0 ? read_eof(stream) : read_failed(stream, code);
+    }
+    stream->large = size >= LARGE;
+    if (size < LARGE_ROOM && _PyBytes_Resize(&data, size) != 0)
+        return -1;
+    result = receive(stream, data);
+    Py_DECREF(data);
+    return result != 0 ? result : read_on(stream, (size_t)size, LARGE_ROOM);
 }
 
 static int read_buffered(Stream *stream)
@@ -466,7 +505,9 @@ int stream_turn(Stream *stream)
     if (result == 0 && stream->read_due && !stream->paused && !stream->closing && !stream->read_ended &&
         stream->core != NULL) {
         stream->read_due = false;
-        result = stream->buffered ? read_buffered(stream) : read_plain(stream);
+        result = stream->buffered                                ? read_buffered(stream)
+                 : stream->large && stream->reader == NULL ? read_large(stream)
+                                                           : read_plain(stream);
     }
     if (PyContext_Exit(context) != 0)
         result = -1;

@@ -18,6 +18,7 @@ typedef struct Stream {
     PyObject *sock;
     PyObject *protocol;
     PyObject *server;
+    PyObject *reader; /* weak reference to the StreamReader that is fed in the protocol's place; NULL: none */
     PyObject *context; /* the protocol is called in */
     PyObject *empty_waiter;
     struct operation readable;
@@ -33,6 +34,7 @@ typedef struct Stream {
     char protocol_paused;
     char connected; /* the protocol wants to know of its end */
     bool buffered; /* an asyncio.BufferedProtocol */
+    bool large; /* what was received last */
     bool read_due; /* there may be something to read */
     bool read_ended; /* the peer said its last, and the protocol keeps the connection */
     bool hung_up; /* the end of what can be read was announced: no other event will come */
@@ -44,6 +46,8 @@ typedef struct Stream {
 int stream_turn(Stream *stream);
 /* Lets it have a turn. */
 int stream_queue(Stream *stream);
+/* Gives received bytes to the StreamReader (streams.c). */
+int reader_feed(Stream *stream, const char *data, size_t size);
 int stream_start_reading(Stream *stream);
 PyObject *stream_write(Stream *stream, PyObject *data);
 PyObject *stream_writelines(Stream *stream, PyObject *pieces);

@@ -50,6 +50,7 @@ static PyObject *stream_release(Stream *stream, PyObject *Py_UNUSED(unused))
     Py_CLEAR(stream->core);
     Py_CLEAR(stream->sock);
     Py_CLEAR(stream->protocol);
+    Py_CLEAR(stream->reader);
     Py_CLEAR(stream->server);
     Py_CLEAR(stream->context);
     Py_RETURN_NONE;
@@ -59,8 +60,8 @@ static PyObject *stream_set_protocol(Stream *stream, PyObject *const *args, Py_s
 {
     int buffered;
 
-    if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "_set_protocol(protocol, buffered)");
+    if (count != 3 || (args[2] != Py_None && !PyWeakref_Check(args[2]))) {
+        PyErr_SetString(PyExc_TypeError, "_set_protocol(protocol, buffered, reader)");
         return NULL;
     }
     buffered = PyObject_IsTrue(args[1]);
@@ -68,6 +69,7 @@ static PyObject *stream_set_protocol(Stream *stream, PyObject *const *args, Py_s
         return NULL;
     stream->buffered = buffered != 0;
     Py_XSETREF(stream->protocol, Py_NewRef(args[0]));
+    Py_XSETREF(stream->reader, args[2] != Py_None ? Py_NewRef(args[2]) : NULL);
     Py_RETURN_NONE;
 }
 
@@ -132,6 +134,7 @@ static int stream_traverse(Stream *stream, visitproc visit, void *arg)
     Py_VISIT(stream->core);
     Py_VISIT(stream->sock);
     Py_VISIT(stream->protocol);
+    Py_VISIT(stream->reader);
     Py_VISIT(stream->server);
     Py_VISIT(stream->context);
     Py_VISIT(stream->empty_waiter);
@@ -145,6 +148,7 @@ static int stream_clear(Stream *stream)
     Py_CLEAR(stream->core);
     Py_CLEAR(stream->sock);
     Py_CLEAR(stream->protocol);
+    Py_CLEAR(stream->reader);
     Py_CLEAR(stream->server);
     Py_CLEAR(stream->context);
     Py_CLEAR(stream->empty_waiter);
@@ -183,7 +187,7 @@ static PyMethodDef stream_methods[] = {
      "get_write_buffer_size()\n--\n\nHow many bytes wait to be sent."},
     {"_open", FAST(stream_open), METH_FASTCALL, "_open(loop, sock, fd, server)"},
     {"_release", (PyCFunction)stream_release, METH_NOARGS, "The end: drop everything."},
-    {"_set_protocol", FAST(stream_set_protocol), METH_FASTCALL, "_set_protocol(protocol, buffered)"},
+    {"_set_protocol", FAST(stream_set_protocol), METH_FASTCALL, "_set_protocol(protocol, buffered, reader)"},
     {"_begin", (PyCFunction)stream_begin, METH_NOARGS, "Start to receive."},
     {"_run", (PyCFunction)stream_turn_method, METH_NOARGS, "A turn in the loop: write and read what is due."},
     {"_force_close", (PyCFunction)stream_force_close, METH_O, "_force_close(exc): close now; what waits is dropped."},
