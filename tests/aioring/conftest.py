@@ -5,12 +5,16 @@ import asyncio
 import contextlib
 import importlib.util
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import aioring
+
+# Tests are imported by path, not as packages: this lets them import the modules beside them.
+sys.path.insert(0, str(Path(__file__).parent))
 
 HOMES: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.SelectorEventLoop,

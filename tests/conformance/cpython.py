@@ -111,6 +111,8 @@ def _selected(suite: unittest.TestSuite) -> unittest.TestSuite:
 def main(names: list[str]) -> int:
     # Looked up when the tests call it.
     asyncio.SelectorEventLoop = _Loop  # type: ignore[misc]
+    if sys.version_info >= (3, 13):
+        asyncio.EventLoop = _Loop
     asyncio.set_event_loop_policy(_Policy())
     suite = unittest.TestSuite()
     for name in names or available():
