@@ -57,7 +57,7 @@ def main() -> int:
     start = f"import sys; sys.path.append({site!r}); import pytest; sys.exit(pytest.main(sys.argv[1:]))"
     arguments = sys.argv[2:] or [str(Path(__file__).parent)]
     return subprocess.run(
-        [sys.executable, "-S", "-c", start, "-o", "timeout=120", *arguments], env=environment, cwd=ROOT
+        [sys.executable, "-P", "-S", "-c", start, "-o", "timeout=120", *arguments], env=environment, cwd=ROOT
     ).returncode
 
 
