@@ -273,9 +273,7 @@ class EventLoop(_loop.Core, asyncio.SelectorEventLoop):
         listener = self._listeners.pop(sock.fileno(), None)
         if listener is not None:
             listener.stop()
-            sock.close()
-        else:
-            super()._stop_serving(sock)  # type: ignore[misc]
+        super()._stop_serving(sock)  # type: ignore[misc]
 
 
 def new_event_loop() -> EventLoop:

@@ -11,7 +11,8 @@ from pathlib import Path
 from threading import get_ident, get_native_id
 from typing import TYPE_CHECKING
 
-from aioring._errors import RingOwnerError, RingStateError
+from aioring._errors import RingOwnerError, RingStateError, RingUnavailableError
+from aioring._features import Feature
 from aioring._operations import Stop
 from aioring._ring import Ring, State
 from aioring._uring import ffi, lib
@@ -42,6 +43,11 @@ class LoopRing(Ring):
     def __init__(self, loop: EventLoop) -> None:
         self._prepare_fields()
         self._open(_ENTRIES, _COMPLETIONS, driving=True)
+        if Feature.RSRC_TAGS not in self.features:  # came with multishot polls, which transports wait in
+            super()._free()
+            raise RingUnavailableError(
+                errno.EOPNOTSUPP, f"aioring.EventLoop needs Linux 5.13, this is {os.uname().release}"
+            )
         self._core = self._home = self._loop = loop
         self._flush_due = True  # always: every iteration of the loop submits
         self._attach()

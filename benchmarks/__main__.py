@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Runs benchmarks and rewrites their tables in benchmarks/README.md from what they measured.
 
-Programs: compile, doom, calls, paging, spawn, loop; all of them if none is named. The tables of those that are not named stay
-as they are, as does the table of one that cannot be measured here, or whose samples were too often taken in company.
+Programs: compile, doom, calls, paging, spawn, loop; all of them if none is named. The tables of those that are not
+named stay as they are, as does the table of one that cannot be measured here, or whose samples were too often taken in
+company.
 """
 
 from __future__ import annotations
