@@ -36,7 +36,7 @@ def adopt(protocol: Any) -> weakref.ref[asyncio.StreamReader] | None:
         return None
     reader.__class__ = StreamReader
     connected = protocol._client_connected_cb  # type: ignore[attr-defined]
-    if connected is not None and protocol._stream_writer is None:  # type: ignore[attr-defined]
+    if connected is not None and protocol._transport is None:  # type: ignore[attr-defined]
 
         def connected_natively(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Any:
             if type(writer) is asyncio.StreamWriter:
