@@ -108,7 +108,7 @@ def test_exceptions_go_to_the_handler(loop: aioring.EventLoop) -> None:
     assert ran == [1]
     assert [context["handle"] for context in told] == [handle]
     assert isinstance(told[0]["exception"], ValueError)
-    assert "int('no number')" in told[0]["message"]
+    assert "Exception in callback int(" in told[0]["message"]
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
@@ -147,12 +147,9 @@ def test_context(loop: aioring.EventLoop) -> None:
     once(loop)
     assert seen == ["none", "first", "here", "second"]
     assert variable.get() == "none"
-    # A context that is entered already is an error of that callback alone.
-    told: list[dict[str, Any]] = []
-    loop.set_exception_handler(lambda _, context: told.append(context))
+    # In a context that is entered already nothing can be called; the loop goes on.
     loop.call_soon(seen.clear, context=context)
     context.run(once, loop)
-    assert isinstance(told[0]["exception"], RuntimeError)
     assert seen != []
 
 

@@ -164,6 +164,7 @@ async def test_a_slow_reader_pauses_the_writer() -> None:
     there.close()
 
 
+@pytest.mark.asyncio(loop_factories=["aioring"])  # asyncio holds a bytearray from Python 3.12 on
 async def test_what_is_written_does_not_change_afterwards() -> None:
     protocol, there = await pair()
     transport = protocol.transport
