@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 from aioring import _loop
 from aioring._loop_ring import LoopRing
 from aioring._ring import Ring
+from aioring._subprocesses import make_subprocess_transport
 from aioring._transports import StreamTransport
 
 if TYPE_CHECKING:
@@ -209,6 +210,9 @@ class EventLoop(_loop.Core, asyncio.SelectorEventLoop):
             if resume_reading:
                 transp.resume_reading()
             self._transports[transp._sock_fd] = transp
+
+    async def _make_subprocess_transport(self, *arguments: Any, **options: Any) -> asyncio.SubprocessTransport:
+        return await make_subprocess_transport(self, *arguments, **options)
 
     # ---- servers -----------------------------------------------------------------------------------------------
 

@@ -4,8 +4,7 @@
 
 /*
  * The native half of a stream transport: aioring._transports derives from it what runs once per connection. Bytes are
- * moved by plain recv() and send() on the non-blocking socket, which is what they cost least as (docs/event-loop.md);
- * the ring tells when. A transport that has something to do takes its turn in the loop's ready queue.
+ * moved by plain recv() and send() on the non-blocking socket (docs/event-loop.md says why); the ring tells when. A transport that has something to do takes its turn in the loop's ready queue.
  */
 #include "core.h"
 #include "outgoing.h"

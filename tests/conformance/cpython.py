@@ -56,6 +56,8 @@ _OTHER_SELECTOR = "the tests of EPollEventLoopTests again, with another selector
 
 _MOCK_SOCKET = "its sockets are mocks without a file descriptor, and the system calls are made by fd"
 
+_NO_WATCHER = "it is about the policy's child watcher; our loop sees the end of its children by itself"
+
 #: Class, or Class.test -> why it is not for us.
 SKIPPED: dict[str, str] = {
     "KqueueEventLoopTests": _OTHER_SELECTOR,
@@ -67,6 +69,7 @@ SKIPPED: dict[str, str] = {
     "BaseEventLoopWithSelectorTests.test_create_connection_service_name": _MOCK_SOCKET,
     "BaseEventLoopWithSelectorTests.test_create_datagram_endpoint_ip_addr": _MOCK_SOCKET,
     "BaseEventLoopWithSelectorTests.test_create_server_soreuseport_only_defined": _MOCK_SOCKET,
+    "GenericWatcherTests.test_create_subprocess_fails_with_inactive_watcher": _NO_WATCHER,
 }
 
 
