@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -19,6 +20,11 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "native")]
 
 from processes import Census, census
+
+# A shell starts what runs in the background with SIGINT ignored, and children inherit that: they would never see the
+# SIGINT that a test sends them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.SelectorEventLoop,
