@@ -7,7 +7,7 @@
     └── VMError                    any failure of this package
         ├── ProgramParseError      the bytes are not a program blob
         ├── AssemblyError          a line of the text assembly is wrong
-        ├── toolchain.LinkError    no program can be made of an ELF file
+        ├── toolchain.ElfError     no program can be made of an ELF file
         ├── MemoryMapError         the regions do not fit the 32-bit address space (also a ValueError)
         ├── CompileError           the blob is well formed, but no module can be made of it
         ├── ModuleLoadError        the file holds no compiled module that could be used here

@@ -12,7 +12,7 @@ from elf_writer import A0, A1, ECALL, RA, RET, SP, ZERO, Guest, add, addi, addiw
 
 from vm.debug_info import DebugInfo, Frame, FrameKind
 from vm.program import ProgramBlob
-from vm.toolchain import LinkError, link
+from vm.toolchain import ElfError, link
 from vm.toolchain._dwarf import Dwarf as Reader
 from vm.toolchain._dwarf_forms import DwarfError
 from vm.toolchain._relocations import Type
@@ -57,7 +57,7 @@ def test_errors_name_the_line(version: int) -> None:
     start = guest.sections[guest.text].address
     rows = [(start, 10, 1), (start + 4, 77, 4), (start + 12, 0, 0)]
     Dwarf(version, [Function("main", start, start + 12)], rows).add_to(guest)
-    with pytest.raises(LinkError) as caught:
+    with pytest.raises(ElfError) as caught:
         link(guest.to_bytes())
     assert caught.value.source == f"{PATH}:77"
     assert f"in section .text at offset 0x4 in main ({PATH}:77)" in str(caught.value)

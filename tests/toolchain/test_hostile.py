@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Damaged ELF files: a `LinkError` or a program that parses, and no long wait for either."""
+"""Damaged ELF files: a `ElfError` or a program that parses, and no long wait for either."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from hypothesis import strategies as st
 
 from vm.debug_info import DebugInfo
 from vm.program import ProgramBlob
-from vm.toolchain import LinkError, _cfg, _metadata, link
+from vm.toolchain import ElfError, _cfg, _metadata, link
 from vm.toolchain._relocations import Type
 
 #: Seconds; an undamaged file takes a few milliseconds.
@@ -72,7 +72,7 @@ def small() -> bytes:
 def try_to_link(elf: bytes) -> None:
     for optimize in (False, True):
         started = time.perf_counter()
-        with suppress(LinkError):
+        with suppress(ElfError):
             program = link(elf, optimize=optimize)
             assert ProgramBlob.parse(program.to_bytes()) == program
             DebugInfo(program).check()
@@ -104,7 +104,7 @@ def test_other_numbers(data: st.DataObject) -> None:
 def test_truncated_files() -> None:
     elf = small()
     for length in range(0, len(elf), 7):
-        with pytest.raises(LinkError):
+        with pytest.raises(ElfError):
             link(elf[:length])
 
 
@@ -183,14 +183,14 @@ def test_sections_that_share_their_bytes() -> None:
     for _ in range(20):
         guest.add(".comment", size=1000, flags=0)
     guest.add(".comment", bytes(1000), flags=0)
-    with pytest.raises(LinkError, match="the sections overlap: they have 21"):
+    with pytest.raises(ElfError, match="the sections overlap: they have 21"):
         link(guest.to_bytes())
 
 
 def test_too_many_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_cfg, "_MOST_INSTRUCTIONS", 10)
     assert link(main(*[addi(A0, A0, 1)] * 9, RET).to_bytes()).code
-    with pytest.raises(LinkError, match=r"more than 10 instructions in section \.text at offset 0x28 in main"):
+    with pytest.raises(ElfError, match=r"more than 10 instructions in section \.text at offset 0x28 in main"):
         link(main(*[addi(A0, A0, 1)] * 10, RET).to_bytes())
 
 
@@ -199,7 +199,7 @@ def test_too_long_symbols(monkeypatch: pytest.MonkeyPatch) -> None:
     guest = main(RET)
     assert link(guest.to_bytes()).exports
     guest.export("other", guest.function("other", RET))
-    with pytest.raises(LinkError, match="the symbols of exports and imports have more than 8 bytes"):
+    with pytest.raises(ElfError, match="the symbols of exports and imports have more than 8 bytes"):
         link(guest.to_bytes())
 
 
@@ -211,5 +211,5 @@ def test_gaps_in_data() -> None:
         guest.emit(lui(A0, 0))
     guest.emit(RET)
     guest.export("main", guest.symbol("main", guest.text, start))
-    with pytest.raises(LinkError, match=r"a gap of \d+ bytes before it in section .rodata.one"):
+    with pytest.raises(ElfError, match=r"a gap of \d+ bytes before it in section .rodata.one"):
         link(guest.to_bytes())

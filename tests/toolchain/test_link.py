@@ -50,7 +50,7 @@ import vm
 from vm.debug_info import DebugInfo
 from vm.disassembler import disassemble
 from vm.isa import InstructionSet
-from vm.toolchain import LinkError, link
+from vm.toolchain import ElfError, link
 from vm.toolchain._relocations import Type
 
 M64 = 2**64 - 1
@@ -404,7 +404,7 @@ def test_entry_points(optimize: bool) -> None:
     guest.export("main", guest.function("main", RET))
     program = link(guest.to_bytes(), optimize=optimize, entry_points=["plain", "main"])
     assert sorted(export.name for export in program.exports) == ["main", "plain"]
-    with pytest.raises(LinkError, match="the entry point other is no symbol of code"):
+    with pytest.raises(ElfError, match="the entry point other is no symbol of code"):
         link(guest.to_bytes(), entry_points=["other"])
 
 

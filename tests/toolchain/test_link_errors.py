@@ -42,15 +42,15 @@ from elf_writer import (
 
 import vm
 from vm.isa import InstructionSet
-from vm.toolchain import LinkError, link
+from vm.toolchain import ElfError, link
 from vm.toolchain._relocations import Type
 
 
-def failure(elf: bytes | Guest | ElfWriter, *, isa: InstructionSet | None = None) -> LinkError:
+def failure(elf: bytes | Guest | ElfWriter, *, isa: InstructionSet | None = None) -> ElfError:
     data = elf if isinstance(elf, bytes) else elf.to_bytes()
     errors = []
     for optimize in (False, True):
-        with pytest.raises(LinkError) as caught:
+        with pytest.raises(ElfError) as caught:
             link(data, optimize=optimize, isa=isa)
         errors.append(caught.value)
     assert str(errors[0]) == str(errors[1])
@@ -269,7 +269,7 @@ def test_data_that_is_too_large() -> None:
 
 
 def test_stacks_that_are_too_large() -> None:
-    with pytest.raises(LinkError, match="do not fit the address space"):
+    with pytest.raises(ElfError, match="do not fit the address space"):
         link(main(RET).to_bytes(), min_stack_size=0xFFFF_F000)
 
 
@@ -381,7 +381,7 @@ def test_stack_sizes_of_half_a_word() -> None:
 
 
 def test_dispatch_of_what_is_not_exported() -> None:
-    with pytest.raises(LinkError, match="the dispatch table names other, no export"):
+    with pytest.raises(ElfError, match="the dispatch table names other, no export"):
         link(main(RET).to_bytes(), dispatch_table=["other"])
 
 

@@ -117,7 +117,7 @@ def _build(
         ) from error
     except toolchain.ToolchainError as error:
         raise CommandError(Status.MACHINE, str(error), kind="toolchain") from error
-    except toolchain.LinkError as error:
+    except toolchain.ElfError as error:
         raise CommandError(Status.PROGRAM, str(error), kind="link") from error
     except FileNotFoundError as error:
         raise CommandError(Status.PROGRAM, f"cannot read {error.filename}: {error.strerror}", kind="file") from error

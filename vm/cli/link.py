@@ -46,7 +46,7 @@ def link(
 
 
 def _link(name: str, output: Path, isa: str | None, optimize: bool, strip: bool) -> int:
-    from vm.toolchain import LinkError, link  # here, because it is slow
+    from vm.toolchain import ElfError, link  # here, because it is slow
 
     if isa is not None and isa not in _ISA:
         raise usage(f"--isa must be one of {', '.join(_ISA)}, not '{shorten(isa)}'")
@@ -56,7 +56,7 @@ def _link(name: str, output: Path, isa: str | None, optimize: bool, strip: bool)
         raise CommandError(Status.PROGRAM, f"cannot read {name}: {error.strerror}", kind="file") from error
     try:
         program = link(elf, isa=None if isa is None else _ISA[isa], optimize=optimize, strip=strip)
-    except LinkError as error:
+    except ElfError as error:
         details = {
             "what": error.what,
             "section": error.section,

@@ -17,10 +17,10 @@ from vm.isa import InstructionSet
 from vm.program import ProgramBlob
 from vm.toolchain._build import build
 from vm.toolchain._compiler import BuildError, ToolchainError
-from vm.toolchain._errors import LinkError
+from vm.toolchain._errors import ElfError
 from vm.toolchain._link import link_image
 
-__all__ = ["BuildError", "LinkError", "ToolchainError", "build", "link"]
+__all__ = ["BuildError", "ElfError", "ToolchainError", "build", "link"]
 
 
 def link(
@@ -42,7 +42,7 @@ def link(
     export besides those that the guest's metadata names. `dispatch_table` names exports whose places are fixed: code at
     offset 5 * i jumps to the i-th of them.
 
-    The same input gives the same bytes. Raises `LinkError` for what is no such file, and for all that a guest cannot
+    The same input gives the same bytes. Raises `ElfError` for what is no such file, and for all that a guest cannot
     do; ValueError for a stack size that is no u32.
     """
     if not 0 <= min_stack_size <= 0xFFFF_FFFF:

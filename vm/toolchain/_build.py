@@ -80,7 +80,7 @@ def build(
     ziglang's and a system's clang. `on_message` gets what compilers say while they succeed, such as warnings.
 
     Raises `ToolchainError` if there is no compiler, `BuildError` with the compiler's messages if a source is wrong or
-    a symbol is missing, `LinkError` for what a guest cannot do, ValueError for arguments that mean nothing, and
+    a symbol is missing, `ElfError` for what a guest cannot do, ValueError for arguments that mean nothing, and
     OSError where there is no room for temporary files.
     """
     paths = [Path(source) for source in sources]

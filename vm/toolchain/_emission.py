@@ -11,7 +11,7 @@ from vm._asm_layout import Jump, lay_out
 from vm.encoding import encode_instruction
 from vm.isa import Format, InstructionSet
 from vm.program import MAX_CODE_SIZE
-from vm.toolchain._errors import LinkError
+from vm.toolchain._errors import ElfError
 from vm.toolchain._ir import (
     CALL,
     CALL_INDIRECT,
@@ -185,7 +185,7 @@ def emit(blocks: Iterable[Block], isa: InstructionSet, table: JumpTable, dispatc
     starts, widths = lay_out([len(head) for head in heads], jumps)
     size = starts[-1]
     if size > MAX_CODE_SIZE:
-        raise LinkError(f"the code has {size} bytes, more than the limit of {MAX_CODE_SIZE}")
+        raise ElfError(f"the code has {size} bytes, more than the limit of {MAX_CODE_SIZE}")
     for (source, target, _), width in zip(jumps, widths, strict=True):
         heads[source] += (starts[target] - starts[source]).to_bytes(width, "little", signed=True)
     bits = bytearray((size + 7) // 8)

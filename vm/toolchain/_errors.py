@@ -7,7 +7,7 @@ from vm._errors import VMError
 from vm._printable import shorten
 
 
-class LinkError(VMError):
+class ElfError(VMError):
     """An ELF file that no program blob can be made of.
 
     `what` is wrong; `section` and `symbol` (the function or object around it) name the place, `offset` is the byte in

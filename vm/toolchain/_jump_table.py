@@ -9,7 +9,7 @@ from typing import Final
 
 from vm.isa import CODE_ADDRESS_ALIGNMENT
 from vm.program import MAX_JUMP_TABLE_ENTRIES
-from vm.toolchain._errors import LinkError
+from vm.toolchain._errors import ElfError
 from vm.toolchain._ir import CALL, CALL_INDIRECT, CODE_ADDRESS, Block
 
 _CALLS: Final = frozenset({CALL, CALL_INDIRECT})
@@ -28,7 +28,7 @@ class JumpTable:
         #: The block of each slot.
         self.slots = [block.number for block in ordered if block.number in wanted]
         if len(self.slots) > MAX_JUMP_TABLE_ENTRIES:
-            raise LinkError(f"{len(self.slots)} code addresses; there can be no more than {MAX_JUMP_TABLE_ENTRIES}")
+            raise ElfError(f"{len(self.slots)} code addresses; there can be no more than {MAX_JUMP_TABLE_ENTRIES}")
         self._addresses = {number: (slot + 1) * CODE_ADDRESS_ALIGNMENT for slot, number in enumerate(self.slots)}
 
     def address(self, block: int) -> int:

@@ -21,7 +21,7 @@ _SPILL_SLOTS: Final = 2
 
 
 class Layout:
-    """Addresses in the guest's memory of all that is in it; raises `LinkError` if it does not fit."""
+    """Addresses in the guest's memory of all that is in it; raises `ElfError` if it does not fit."""
 
     def __init__(self, image: Image, reached: Iterable[int], *, stack_size: int, spills: bool) -> None:
         self._image = image

@@ -12,7 +12,7 @@ from vm.program import ProgramBlob
 from vm.toolchain._data import Data
 from vm.toolchain._debug_lines import DebugSections, Sources, write_debug_sections
 from vm.toolchain._emission import emit, find_unsupported
-from vm.toolchain._errors import LinkError
+from vm.toolchain._errors import ElfError
 from vm.toolchain._ir import Block, Positions
 from vm.toolchain._jump_table import JumpTable
 from vm.toolchain._layout import Layout
@@ -43,7 +43,7 @@ def link_image(
     metadata = MetadataReader(image, relocations)
     exports = metadata.exports(entry_points)
     if not exports:
-        raise LinkError("the ELF file exports nothing", hint="export at least one function, and do not strip it")
+        raise ElfError("the ELF file exports nothing", hint="export at least one function, and do not strip it")
     reachable = Reachable(image, relocations, metadata, exports)
     import_numbers, imports = metadata.number_imports(set(reachable.flow.host_calls.values()))
     stack_size = max(min_stack_size, metadata.stack_size())
@@ -88,7 +88,7 @@ def link_image(
             debug_line_program_ranges=debug.ranges,
         )
     except ProgramParseError as error:
-        raise LinkError(error.what) from error
+        raise ElfError(error.what) from error
 
 
 def _choose_isa(image: Image, isa: InstructionSet | None) -> InstructionSet:
@@ -96,7 +96,7 @@ def _choose_isa(image: Image, isa: InstructionSet | None) -> InstructionSet:
         return InstructionSet.LATEST64 if image.is64 else InstructionSet.LATEST32
     bits = 64 if image.is64 else 32
     if isa.word_bits != bits:
-        raise LinkError(
+        raise ElfError(
             f"the ELF file is for RV{bits}, the instruction set {isa.label} has registers of {isa.word_bits} bits",
             hint=f"compile for riscv{isa.word_bits}",
         )
@@ -106,5 +106,5 @@ def _choose_isa(image: Image, isa: InstructionSet | None) -> InstructionSet:
 def _dispatched(by_symbol: dict[bytes, int], symbol: bytes) -> int:
     number = by_symbol.get(symbol)
     if number is None:
-        raise LinkError(f"the dispatch table names {shorten(symbol.decode('utf-8', 'backslashreplace'))}, no export")
+        raise ElfError(f"the dispatch table names {shorten(symbol.decode('utf-8', 'backslashreplace'))}, no export")
     return number

@@ -49,7 +49,7 @@ class MetadataReader:
     def exports(self, entry_points: Sequence[str]) -> list[ExportedFunction]:
         """The exports in the order of the file, then `entry_points`, which are symbols.
 
-        Raises `LinkError` if two have the same name, or a symbol is not there.
+        Raises `ElfError` if two have the same name, or a symbol is not there.
         """
         image, word = self._image, self._image.word_size
         found: dict[bytes, ExportedFunction] = {}
@@ -172,7 +172,7 @@ class MetadataReader:
         return Metadata(bytes(holder.data[start : start + length]), inputs, outputs, index)
 
     def number_imports(self, used: set[Metadata]) -> tuple[dict[Metadata, int], list[bytes]]:
-        """The number of each import, and the symbols in that order; raises `LinkError` if imports contradict others."""
+        """The number of each import, and the symbols in that order; raises `ElfError` if imports contradict others."""
         image = self._image
         ordered = sorted(
             used, key=lambda m: (m.symbol, -1 if m.wanted_index is None else m.wanted_index, m.inputs, m.outputs)

@@ -232,7 +232,7 @@ class Relocations:
         self.code[section.address + offset] = CodeRelocation(number, Target(UNDEFINED, 0))
 
     def check(self, relocation: CodeRelocation, address: int) -> None:
-        """Raise `LinkError` for a relocation that cannot be applied to code, or one of a symbol that is not there."""
+        """Raise `ElfError` for a relocation that cannot be applied to code, or one of a symbol that is not there."""
         if relocation.type in _TLS:
             raise self._image.error(
                 f"thread-local storage ({type_name(relocation.type)})",

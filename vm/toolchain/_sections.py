@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from vm._printable import shorten
 from vm.memory_map import MAX_PAGE_SIZE, align_up
-from vm.toolchain._errors import LinkError
+from vm.toolchain._errors import ElfError
 
 _EM_RISCV: Final = 243
 _ET_REL, _ET_EXEC, _ET_DYN = 1, 2, 3
@@ -106,22 +106,22 @@ _Lines = Callable[[int], str | None]
 class Image:
     """The ELF file: what it says, found by address, section and symbol.
 
-    Raises `LinkError` for what is no RISC-V ELF file of ours, and for sections that leave the file.
+    Raises `ElfError` for what is no RISC-V ELF file of ours, and for sections that leave the file.
     """
 
     def __init__(self, elf: bytes) -> None:
         self.bytes = memoryview(elf)
         if len(elf) < 64 or elf[:4] != b"\x7fELF":
-            raise LinkError("this is not an ELF file", hint="link with ld.lld --emit-relocs first")
+            raise ElfError("this is not an ELF file", hint="link with ld.lld --emit-relocs first")
         if elf[4] not in (1, 2) or elf[5] != 1:
-            raise LinkError("this is not a little-endian 32-bit or 64-bit ELF file")
+            raise ElfError("this is not a little-endian 32-bit or 64-bit ELF file")
         self.is64 = elf[4] == 2
         fields = struct.unpack_from("<HHIQQQIHHHHHH" if self.is64 else "<HHIIIIIHHHHHH", elf, 16)
         file_type, machine, _, self.entry, _, table, self.flags, _, _, _, entry_size, count, names = fields
         if machine != _EM_RISCV:
-            raise LinkError(f"this ELF file is for machine {machine}, not for RISC-V ({_EM_RISCV})")
+            raise ElfError(f"this ELF file is for machine {machine}, not for RISC-V ({_EM_RISCV})")
         if file_type not in (_ET_REL, _ET_EXEC, _ET_DYN):
-            raise LinkError(f"this ELF file is of type {file_type}: neither an executable nor an object")
+            raise ElfError(f"this ELF file is of type {file_type}: neither an executable nor an object")
         self.relocatable = file_type == _ET_REL
         self.word_size = 8 if self.is64 else 4
         self.sections = self._read_sections(table, entry_size, count, names)
@@ -131,7 +131,7 @@ class Image:
         self._code_starts = [s.address for s in self.code_sections]
         for before, after in itertools.pairwise(self.code_sections):
             if before.address + before.size > after.address:
-                raise LinkError(f"the code sections {shorten(before.name)} and {shorten(after.name)} overlap")
+                raise ElfError(f"the code sections {shorten(before.name)} and {shorten(after.name)} overlap")
         self._read_symbol_table()
         #: Set by whoever reads the debug information.
         self.find_source: _Lines = lambda address: None
@@ -143,18 +143,18 @@ class Image:
     def _read_sections(self, table: int, entry_size: int, count: int, names: int) -> list[Section]:
         layout = struct.Struct("<IIQQQQIIQQ" if self.is64 else "<IIIIIIIIII")
         if table == 0:
-            raise LinkError("the ELF file has no section headers", hint="do not strip it")
+            raise ElfError("the ELF file has no section headers", hint="do not strip it")
         if entry_size != layout.size or not layout.size <= len(self.bytes) - table:
-            raise LinkError("the ELF file's section headers leave the file, or are of an unknown size")
+            raise ElfError("the ELF file's section headers leave the file, or are of an unknown size")
         first = layout.unpack_from(self.bytes, table)
         count = count or first[5]
         names = first[6] if names == _SHN_XINDEX else names
         if count > (len(self.bytes) - table) // layout.size:
-            raise LinkError("the ELF file's section headers leave the file")
+            raise ElfError("the ELF file's section headers leave the file")
         headers: list[tuple[int, ...]] = [layout.unpack_from(self.bytes, table + i * layout.size) for i in range(count)]
         total = sum(header[5] for header in headers if header[1] not in (0, _SHT_NOBITS))
         if total > _SLACK * len(self.bytes):  # or a small file could stand for an enormous one
-            raise LinkError(f"the sections overlap: they have {total} bytes in all, the file has {len(self.bytes)}")
+            raise ElfError(f"the sections overlap: they have {total} bytes in all, the file has {len(self.bytes)}")
         strings = self._section_bytes("section names", headers[names]) if 0 < names < count else memoryview(b"")
         sections = []
         for index, header in enumerate(headers):
@@ -163,14 +163,14 @@ class Image:
             section = Section(index, name, header, data)
             section.kind = _kind(section)
             if section.address + section.size >= _ADDRESS_LIMIT:
-                raise LinkError("the section's addresses overflow", section=name)
+                raise ElfError("the section's addresses overflow", section=name)
             sections.append(section)
         return sections
 
     def _section_bytes(self, name: str, header: tuple[int, ...]) -> memoryview:
         offset, size = header[4], header[5]
         if offset + size > len(self.bytes):
-            raise LinkError(f"{size} bytes at {offset:#x} leave the file, which has {len(self.bytes)}", section=name)
+            raise ElfError(f"{size} bytes at {offset:#x} leave the file, which has {len(self.bytes)}", section=name)
         return self.bytes[offset : offset + size]
 
     def _place_sections(self) -> None:
@@ -214,7 +214,7 @@ class Image:
         for section in self.sections:
             if section.type == _SHT_SYMTAB:
                 if section.entry_size != self._symbol.size:
-                    raise LinkError("symbols of an unknown size", section=section.name)
+                    raise ElfError("symbols of an unknown size", section=section.name)
                 self._symbols = section.data
                 self.symbol_table = section.index
                 if section.link < len(self.sections):
@@ -310,7 +310,7 @@ class Image:
 
     def error(
         self, what: str, *, section: Section | None = None, address: int | None = None, hint: str | None = None
-    ) -> LinkError:
+    ) -> ElfError:
         """The error for a place of the file: of `address` in `section` (default: the code section around it)."""
         offset = symbol = source = None
         if section is None and address is not None:
@@ -322,7 +322,7 @@ class Image:
             if section.kind is Kind.CODE:
                 source = self.find_source(address)
         name = None if section is None else section.name
-        return LinkError(what, section=name, symbol=symbol, offset=offset, address=address, source=source, hint=hint)
+        return ElfError(what, section=name, symbol=symbol, offset=offset, address=address, source=source, hint=hint)
 
 
 def _string(strings: memoryview, offset: int) -> str:
@@ -347,23 +347,23 @@ def _kind(section: Section) -> Kind:
     if section.type in _LINKER_TYPES or section.name in _LINKER_NAMES:
         return Kind.OTHER
     if section.type not in _DATA_TYPES:
-        raise LinkError(
+        raise ElfError(
             f"an allocated section of unknown type {section.type:#x}",
             section=section.name,
             hint="discard it in the linker script",
         )
     if not _power(section.align) or section.align > MAX_PAGE_SIZE:
-        raise LinkError(
+        raise ElfError(
             f"an alignment of {section.align:#x}; it must be a power of two up to {MAX_PAGE_SIZE:#x}",
             section=section.name,
         )
     if section.size > 0xFFFF_FFFF:
-        raise LinkError(f"a size of {section.size:#x} bytes does not fit the address space", section=section.name)
+        raise ElfError(f"a size of {section.size:#x} bytes does not fit the address space", section=section.name)
     if flags & _SHF_EXECINSTR:
         if flags & _SHF_WRITE:
-            raise LinkError("a section of both code and writable data", section=section.name, hint="split it")
+            raise ElfError("a section of both code and writable data", section=section.name, hint="split it")
         if section.type == _SHT_NOBITS:
-            raise LinkError("a section of code without contents", section=section.name)
+            raise ElfError("a section of code without contents", section=section.name)
         return Kind.CODE
     if not flags & _SHF_WRITE or any(section.has_name(name) for name in _RELRO_NAMES):
         return Kind.RO_DATA
