@@ -43,6 +43,8 @@ _CODE: Final = 6
 _DEBUG_STRINGS: Final = 128
 _DEBUG_LINE_PROGRAMS: Final = 129
 _DEBUG_LINE_PROGRAM_RANGES: Final = 130
+# Our own, of those that the format leaves open: readers skip what they do not know behind the debug sections.
+_SIGNATURES: Final = 192
 _END: Final = 0
 # Sections with this bit may be skipped by those who do not know them.
 _OPTIONAL: Final = 0x80
@@ -58,6 +60,7 @@ SECTION_NAMES: Final = {
     _DEBUG_STRINGS: "debug strings",
     _DEBUG_LINE_PROGRAMS: "debug line programs",
     _DEBUG_LINE_PROGRAM_RANGES: "debug line program ranges",
+    _SIGNATURES: "signatures",
 }
 
 
@@ -109,6 +112,9 @@ class ProgramBlob:
     debug_line_programs: bytes = b""
     debug_line_program_ranges: bytes = b""
 
+    #: The types of exports and imports as they are in the blob, unread: `vm.signatures` does that.
+    signatures: bytes = b""
+
     #: The symbol of each import, by the number that `ecalli` names; None for an import whose offsets are out of
     #: range or run backwards.
     imports: tuple[bytes | None, ...] = field(init=False, compare=False)
@@ -153,6 +159,7 @@ class ProgramBlob:
         debug_strings: bytes = b"",
         debug_line_programs: bytes = b"",
         debug_line_program_ranges: bytes = b"",
+        signatures: bytes = b"",
     ) -> ProgramBlob:
         """Make a blob of its parts; region sizes default to the lengths of their data.
 
@@ -183,6 +190,7 @@ class ProgramBlob:
             debug_strings=debug_strings,
             debug_line_programs=debug_line_programs,
             debug_line_program_ranges=debug_line_program_ranges,
+            signatures=signatures,
         )
         return cls.parse(blob.to_bytes())
 
@@ -303,15 +311,20 @@ class _SectionReader:
         self.leave()
         return payload
 
-    def finish(self) -> None:
-        """Skip unknown optional sections up to the end marker."""
+    def finish(self) -> bytes:
+        """Skip unknown optional sections up to the end marker; gives the payload of the first with signatures."""
+        signatures = None
         while self._next_id & _OPTIONAL:
-            self._confine(f"optional {self._next_id}")
-            self.leave()
+            if self._next_id == _SIGNATURES and signatures is None:
+                signatures = self.take(_SIGNATURES)
+            else:
+                self._confine(f"optional {self._next_id}")
+                self.leave()
         if self._next_id != _END:
             name = SECTION_NAMES.get(self._next_id)
             what = "unknown" if name is None else f"misplaced or repeated {name}"
             raise self._reader.error(f"{what} section (id {self._next_id})", self._reader.position - 1)
+        return signatures or b""
 
     def _confine(self, name: str) -> None:
         reader = self._reader
@@ -356,7 +369,7 @@ def _parse(data: bytes) -> ProgramBlob:
     debug_strings = sections.take(_DEBUG_STRINGS)
     debug_line_programs = sections.take(_DEBUG_LINE_PROGRAMS)
     debug_line_program_ranges = sections.take(_DEBUG_LINE_PROGRAM_RANGES)
-    sections.finish()
+    signatures = sections.finish()
 
     return ProgramBlob(
         isa=isa,
@@ -375,6 +388,7 @@ def _parse(data: bytes) -> ProgramBlob:
         debug_strings=debug_strings,
         debug_line_programs=debug_line_programs,
         debug_line_program_ranges=debug_line_program_ranges,
+        signatures=signatures,
     )
 
 
@@ -457,6 +471,7 @@ def _write(blob: ProgramBlob) -> bytes:
         _DEBUG_STRINGS: blob.debug_strings,
         _DEBUG_LINE_PROGRAMS: blob.debug_line_programs,
         _DEBUG_LINE_PROGRAM_RANGES: blob.debug_line_program_ranges,
+        _SIGNATURES: blob.signatures,
     }
     body = b"".join(
         bytes([section]) + encode_varint(len(payload)) + payload for section, payload in payloads.items() if payload

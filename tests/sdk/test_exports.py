@@ -12,6 +12,7 @@ from sdk_guests import Build
 
 import vm
 from vm import toolchain
+from vm.signatures import Field, Signature, Signatures, Structure, Type
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples" / "guests"
 
@@ -117,7 +118,7 @@ SIGNATURES = {
     "i32": "(i)i",
     "u64": "(Q)Q",
     "i64": "(q)q",
-    "pointer": "(P)P",
+    "pointer": '(P"const char *")P"const char *"',
     "boolean": "(?)?",
     "f32": "(f)f",
     "f64": "(d)d",
@@ -140,10 +141,111 @@ def test_signatures_are_recorded(compiler: None, tmp_path: Path, suffix: str) ->
     records = bytes(section.data).decode().splitlines()
     expected = {f"export {name}{types}" for name, types in SIGNATURES.items()}
     expected |= {f"import host_{name}{types}" for name, types in SIGNATURES.items()}
-    expected |= {"export six(bHiPBi)q", "import host_six(iiiiii)i"}
+    expected |= {'export six(bHiP"const void *const"Bi)q', "import host_six(iiiiii)i"}
     colors = "B" if suffix == ".cpp" else "I"
     assert set(records) == expected | {f"export colors({colors}){colors}", f"import host_colors({colors}){colors}"}
     assert not section.flags & 2  # SHF_ALLOC: no guest has it in its memory
+
+
+STRUCTURES = """
+#include <pvm.h>
+#ifdef __cplusplus
+namespace inner { struct deep { int16_t x; }; }
+PVM_STRUCT(inner::deep, x);
+#else
+#define bool _Bool
+#endif
+struct node {
+    struct node *next;
+    char name[16];
+    const volatile int32_t x;
+    uint16_t y[1];
+    double d;
+    bool flag;
+};
+typedef struct { uint64_t u; float f[3]; } plain;
+PVM_STRUCT(struct node, next, name, x, y, d, flag);
+PVM_STRUCT(plain, f, u);
+PVM_IMPORT(void, unused, const struct node *);
+PVM_EXPORT(struct node *, first, const plain *const, struct node **, void *, const struct node *);
+struct node *first(const plain *const a, struct node **b, void *c, const struct node *d) { return 0; }
+"""
+
+
+@pytest.mark.parametrize("suffix", [".c", ".cpp"])
+@pytest.mark.parametrize("opt_level", ["0", "2"])
+def test_structures_are_described(build: Build, suffix: str, isa: vm.InstructionSet, opt_level: str) -> None:
+    blob = build(STRUCTURES, suffix, isa=isa, opt_level=opt_level, flags=("-Wall", "-Wextra", "-Wno-unused-parameter"))
+    found = Signatures.of(blob)
+    wide = isa.word_bits == 64
+    head = [("next", "P", 0, None), ("name", "B", 8 if wide else 4, 16), ("x", "i", 24 if wide else 20, None)]
+    tail = [("y", "H", 28, 1), ("d", "d", 32, None), ("flag", "?", 40, None)]
+    tail = tail if wide else [("y", "H", 24, 1), ("d", "d", 32, None), ("flag", "?", 40, None)]
+    expected = {
+        "node": Structure(48, tuple(Field(*field) for field in head + tail)),
+        "plain": Structure(24, (Field("f", "f", 8, 3), Field("u", "Q", 0, None))),
+    }
+    if suffix == ".cpp":
+        expected["inner::deep"] = Structure(2, (Field("x", "h", 0, None),))
+    assert found.structures == expected
+    node = Type("P", "node")
+    assert found.exports == {b"first": Signature((Type("P", "plain"), Type("P"), Type("P"), node), node)}
+    assert found.imports == {}, "it is not called"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "struct s { struct { int b; } a; }; PVM_STRUCT(struct s, a);",
+        "struct s { int a[2][2]; }; PVM_STRUCT(struct s, a);",
+        "struct s { int a : 3; }; PVM_STRUCT(struct s, a);",
+        "struct s { int a; }; PVM_STRUCT(struct s, b);",
+        "struct s; PVM_STRUCT(struct s, a);",
+    ],
+)
+@pytest.mark.parametrize("suffix", [".c", ".cpp"])
+def test_what_cannot_be_described_does_not_compile(build: Build, cxx_compiler: None, text: str, suffix: str) -> None:
+    with pytest.raises(toolchain.BuildError, match="error:"):
+        build(f"#include <pvm.h>\n{text}\n", suffix, flags=())
+
+
+def test_types_of_two_files_must_agree(build: Build, tmp_path: Path) -> None:
+    head = "#include <pvm.h>\n"
+    (tmp_path / "other.c").write_text(f"{head}PVM_IMPORT(int, get, int);\nint other(void) {{ return get(1); }}\n")
+    main = "int other(void);\nPVM_EXPORT(int, f);\nint f(void) { return (int)get(1) + other(); }\n"
+    with pytest.raises(toolchain.ElfError, match=r"import get is declared with different types: .* \.pvm_signatures"):
+        build(f"{head}PVM_IMPORT(unsigned, get, int);\n{main}", ".c", tmp_path / "other.c")
+    assert build(f"{head}PVM_IMPORT(int, get, int);\n{main}", ".c", tmp_path / "other.c").import_names == ("get",)
+
+
+async def test_zig_describes_structures(engine: vm.Engine, compiler: None, tmp_path: Path) -> None:
+    source = tmp_path / "main.zig"
+    source.write_text(
+        """
+        const pvm = @import("pvm");
+        pub const panic = pvm.panic;
+        const Point = extern struct { x: i32, y: i64, name: [8]u8, next: ?*Point };
+        export fn first(a: ?*const Point, b: [*]const u8, c: *u32) ?*Point {
+            return if (b[0] == 0 and c.* == 0) a.?.next else null;
+        }
+        comptime {
+            asm (pvm.describe(Point));
+            asm (pvm.exportFunction("first", first));
+        }
+        """
+    )
+    found = Signatures.of(toolchain.build([source]))
+    ((name, point),) = found.structures.items()
+    assert name == "main.Point"
+    fields = (
+        Field("x", "i", 0, None),
+        Field("y", "q", 8, None),
+        Field("name", "B", 16, 8),
+        Field("next", "P", 24, None),
+    )
+    assert point == Structure(32, fields)
+    pointer = Type("P", name)
+    assert found.exports == {b"first": Signature((pointer, Type("P"), Type("P")), pointer)}
 
 
 @pytest.mark.parametrize(

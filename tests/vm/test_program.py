@@ -424,6 +424,16 @@ def test_writer_leaves_out_what_is_empty() -> None:
     assert ProgramBlob.parse(data).to_bytes() == data
 
 
+def test_signatures_may_stand_among_unknown_sections() -> None:
+    first, second = section(192, b"first"), section(192, b"second")
+    p = ProgramBlob.parse(blob(code_section(), section(200, b"unknown"), first, section(131, b""), second))
+    assert p.signatures == b"first"
+    assert p.to_bytes() == blob(code_section(), first)
+    assert ProgramBlob.parse(blob(code_section(), second)) != p
+    with pytest.raises(ProgramParseError, match=r"needs 9 bytes, 3 are left at byte .* in the signatures section"):
+        ProgramBlob.parse(blob(code_section(), b"\xc0\x09ab"))
+
+
 def test_writer_drops_only_unknown_sections() -> None:
     unknown = section(200, b"unknown")
     known = with_size(FULL.replace(unknown, b""))
@@ -504,6 +514,7 @@ def any_blob(draw: st.DrawFn) -> ProgramBlob:
         debug_strings=draw(st.binary(max_size=5)),
         debug_line_programs=draw(st.binary(max_size=5)),
         debug_line_program_ranges=draw(st.binary(max_size=5)),
+        signatures=draw(st.binary(max_size=5)),
     )
 
 

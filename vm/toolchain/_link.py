@@ -22,6 +22,7 @@ from vm.toolchain._optimize import optimize_blocks
 from vm.toolchain._reachability import Reachable
 from vm.toolchain._relocations import Relocations
 from vm.toolchain._sections import Image
+from vm.toolchain._signatures import read_signatures
 from vm.toolchain._spills import assign_scratch_registers
 
 
@@ -70,6 +71,7 @@ def link_image(
     code = emit(kept, isa, table, [_dispatched(by_symbol, symbol) for symbol in dispatch_table])
     data = Data(image, relocations, layout, lambda address: table.address(lowering.numbers[address]))
     debug = DebugSections() if strip else write_debug_sections(sources, positions, code)
+    signatures = read_signatures(image, by_symbol, imports)
     try:
         return ProgramBlob.build(
             isa=isa,
@@ -86,6 +88,7 @@ def link_image(
             debug_strings=debug.strings,
             debug_line_programs=debug.line_programs,
             debug_line_program_ranges=debug.ranges,
+            signatures=signatures,
         )
     except ProgramParseError as error:
         raise ElfError(error.what) from error

@@ -4,6 +4,7 @@
 //!     comptime { asm (pvm.exportFunction("add", add)); }   // pub export fn add(a: u32, b: u32) u32
 //!     comptime { asm (pvm.importFunction("get", fn () callconv(.c) u32)); }
 //!     extern fn get() u32;
+//!     comptime { asm (pvm.describe(Point)); }              // const Point = extern struct { x: i32, y: i32 };
 
 const std = @import("std");
 
@@ -53,7 +54,7 @@ fn metadata(comptime kind: []const u8, comptime name: []const u8, comptime Funct
     comptime var letters: []const u8 = "";
     inline for (signature.param_types) |parameter| {
         inputs += registers(parameter.?);
-        letters = letters ++ .{letter(parameter.?)};
+        letters = letters ++ spelling(parameter.?);
     }
     const Result = signature.return_type.?;
     if (inputs > 6) @compileError("the arguments of " ++ name ++ " take more than 6 registers");
@@ -69,7 +70,7 @@ fn metadata(comptime kind: []const u8, comptime name: []const u8, comptime Funct
         \\2: .ascii "{[name]s}"
         \\.popsection
         \\.pushsection .pvm_signatures,"",@progbits
-        \\.ascii "{[kind]s} {[name]s}({[letters]s}){[result]c}\n"
+        \\.ascii "{[kind]s} {[name]s}({[letters]s}){[result]s}\n"
         \\.popsection
     , .{
         .length = name.len,
@@ -79,8 +80,36 @@ fn metadata(comptime kind: []const u8, comptime name: []const u8, comptime Funct
         .name = name,
         .kind = kind,
         .letters = letters,
-        .result = letter(Result),
+        .result = spelling(Result),
     });
+}
+
+/// Assembly that describes an `extern struct`, for `pvm bindings`: PVM_STRUCT.
+pub fn describe(comptime Struct: type) []const u8 {
+    const info = @typeInfo(Struct).@"struct";
+    if (info.layout != .@"extern") @compileError(@typeName(Struct) ++ " is no extern struct");
+    const head = .{ @typeName(Struct), @sizeOf(Struct) };
+    comptime var text: []const u8 = std.fmt.comptimePrint("struct \\\"{s}\\\" {d}", head);
+    inline for (info.field_names, info.field_types) |name, Field| {
+        const array = @typeInfo(Field) == .array;
+        const Element = if (array) @typeInfo(Field).array.child else Field;
+        const count = if (array) std.fmt.comptimePrint("*{d}", .{@typeInfo(Field).array.len}) else "";
+        const offset = @offsetOf(Struct, name);
+        text = text ++ std.fmt.comptimePrint(" {c}{s}@{d}:{s}", .{ letter(Element), count, offset, name });
+    }
+    return std.fmt.comptimePrint(
+        \\.pushsection .pvm_signatures,"",@progbits
+        \\.ascii "{s}\n"
+        \\.popsection
+    , .{text});
+}
+
+/// The letter, and behind that of a pointer to one thing its type as in C, within an assembler's string.
+fn spelling(comptime T: type) []const u8 {
+    const one = .{letter(T)};
+    const P = if (@typeInfo(T) == .optional) @typeInfo(T).optional.child else T;
+    if (@typeInfo(P) != .pointer) return &one;
+    return one ++ "\\\"" ++ @typeName(@typeInfo(P).pointer.child) ++ " *\\\"";
 }
 
 fn registers(comptime T: type) comptime_int {
