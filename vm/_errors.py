@@ -8,6 +8,7 @@
         ├── ProgramParseError      the bytes are not a program blob
         ├── AssemblyError          a line of the text assembly is wrong
         ├── toolchain.ElfError     no program can be made of an ELF file
+        ├── bindings.BindingsError the bindings were made for another program
         ├── MemoryMapError         the regions do not fit the 32-bit address space (also a ValueError)
         ├── CompileError           the blob is well formed, but no module can be made of it
         ├── ModuleLoadError        the file holds no compiled module that could be used here

@@ -164,9 +164,12 @@ class Linker:
 
     def define(self, name: str, function: Callable[..., Any | Awaitable[Any]]) -> None:
         """As `function`, without the decorator."""
-        if name in self._functions:
-            raise ValueError(f"host function {name!r} is defined already")
-        self._functions[name] = _signature(name, function)
+        self._add(_signature(name, function))
+
+    def _add(self, definition: HostFunction) -> None:
+        if definition.name in self._functions:
+            raise ValueError(f"host function {definition.name!r} is defined already")
+        self._functions[definition.name] = definition
 
     @property
     def names(self) -> frozenset[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import hashlib
 import os
 import threading
 from collections.abc import Hashable
@@ -75,6 +76,11 @@ class Module:
     def debug_info(self) -> DebugInfo:
         """The debug information of the program: from a code offset to functions and source lines."""
         return DebugInfo(self.blob)
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the program as a blob (`ProgramBlob.to_bytes`), in hexadecimal."""
+        return hashlib.sha256(self.blob.to_bytes()).hexdigest()
 
     @property
     def native_size(self) -> int:

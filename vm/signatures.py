@@ -23,9 +23,10 @@ from vm.program import ProgramBlob
 #: What the blob's section begins with; anything else is somebody else's section.
 HEADER: Final = b"pvm-signatures 1\n"
 
-#: Limits of our own, in bytes: of the blob's section, and of a structure.
+#: Limits of our own: bytes of the blob's section and of a structure; values in all structures, arrays' elements each.
 MAX_SIZE: Final = 1 << 20
 MAX_STRUCTURE_SIZE: Final = 1 << 20
+MAX_VALUES: Final = 1 << 20
 
 #: Bytes of a value in memory, by its letter, which is that of Python's `struct`; a pointer has a machine word.
 SIZES: Final = {"b": 1, "B": 1, "?": 1, "h": 2, "H": 2, "i": 4, "I": 4, "f": 4, "q": 8, "Q": 8, "d": 8}
@@ -140,6 +141,10 @@ class Signatures:
                     raise SignatureError(f"two different structures are called {shorten(name)}", offset)
             else:
                 raise SignatureError(f"no signature: {_show(line)}", offset)
+        fields = (field for structure in self.structures.values() for field in structure.fields)
+        values = sum(1 if field.count is None else field.count for field in fields)
+        if values > MAX_VALUES:
+            raise SignatureError(f"{values} values in structures, more than the limit of {MAX_VALUES}", 0)
 
     def resolved(self) -> Signatures:
         """The same, where pointers to anything but a declared structure are just pointers."""

@@ -87,6 +87,7 @@ def test_pointers_that_do_not_agree_are_plain() -> None:
         (b'struct "p" 4 B*5@0:x\n', "the field x leaves the structure p", 0),
         (b'struct "p" 4 v@0:x\n', "no field of a structure: v@0:x", 0),
         (b'struct "const" 4\n', "a structure has no name", 0),
+        (b'struct "p" 1048576 B*1048576@0:x b@0:y\n', "1048577 values in structures, more than the limit of", 0),
         (b'struct "p" 99999999 i@0:x\n', "99999999 bytes, more than the limit", 0),
     ],
 )
