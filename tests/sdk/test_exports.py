@@ -225,12 +225,19 @@ async def test_zig_describes_structures(engine: vm.Engine, compiler: None, tmp_p
         const pvm = @import("pvm");
         pub const panic = pvm.panic;
         const Point = extern struct { x: i32, y: i64, name: [8]u8, next: ?*Point };
+        fn Named(comptime name: []const u8) type {
+            return extern struct { size: [name.len]u8 };
+        }
+        export fn other(a: *Named("a \\"name\\"")) void {
+            a.size[0] = 0;
+        }
         export fn first(a: ?*const Point, b: [*]const u8, c: *u32) ?*Point {
             return if (b[0] == 0 and c.* == 0) a.?.next else null;
         }
         comptime {
             asm (pvm.describe(Point));
             asm (pvm.exportFunction("first", first));
+            asm (pvm.exportFunction("other", other));
         }
         """
     )
@@ -245,7 +252,10 @@ async def test_zig_describes_structures(engine: vm.Engine, compiler: None, tmp_p
     )
     assert point == Structure(32, fields)
     pointer = Type("P", name)
-    assert found.exports == {b"first": Signature((pointer, Type("P"), Type("P")), pointer)}
+    assert found.exports == {
+        b"first": Signature((pointer, Type("P"), Type("P")), pointer),
+        b"other": Signature((Type("P"),), Type("v")),
+    }
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,8 @@ fn metadata(comptime kind: []const u8, comptime name: []const u8, comptime Funct
 /// Assembly that describes an `extern struct`, for `pvm bindings`: PVM_STRUCT.
 pub fn describe(comptime Struct: type) []const u8 {
     const info = @typeInfo(Struct).@"struct";
-    if (info.layout != .@"extern") @compileError(@typeName(Struct) ++ " is no extern struct");
+    if (info.layout != .@"extern" or std.mem.indexOfAny(u8, @typeName(Struct), "\"\\") != null)
+        @compileError(@typeName(Struct) ++ " is no extern struct with a plain name");
     const head = .{ @typeName(Struct), @sizeOf(Struct) };
     comptime var text: []const u8 = std.fmt.comptimePrint("struct \\\"{s}\\\" {d}", head);
     inline for (info.field_names, info.field_types) |name, Field| {
@@ -104,12 +105,15 @@ pub fn describe(comptime Struct: type) []const u8 {
     , .{text});
 }
 
-/// The letter, and behind that of a pointer to one thing its type as in C, within an assembler's string.
+/// The letter, and behind that of a pointer to a structure its type as in C, within an assembler's string.
 fn spelling(comptime T: type) []const u8 {
     const one = .{letter(T)};
     const P = if (@typeInfo(T) == .optional) @typeInfo(T).optional.child else T;
     if (@typeInfo(P) != .pointer) return &one;
-    return one ++ "\\\"" ++ @typeName(@typeInfo(P).pointer.child) ++ " *\\\"";
+    const Child = @typeInfo(P).pointer.child;
+    // names of generic types can have quotes in them
+    if (@typeInfo(Child) != .@"struct" or std.mem.indexOfAny(u8, @typeName(Child), "\"\\") != null) return &one;
+    return one ++ "\\\"" ++ @typeName(Child) ++ " *\\\"";
 }
 
 fn registers(comptime T: type) comptime_int {
