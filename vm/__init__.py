@@ -42,6 +42,7 @@ from vm._memory import Memory
 from vm._module import Module
 from vm._pager import FilePager, Pager, ZeroPager
 from vm._registers import Registers
+from vm._statistics import Histogram, Statistics
 from vm._stdio import Stdio
 from vm._types import i32, i64, u32, u64
 from vm.gas import CostModel, MemoryLatency
@@ -60,6 +61,7 @@ __all__ = [
     "Export",
     "FilePager",
     "Finished",
+    "Histogram",
     "HostCall",
     "Instance",
     "InstanceStateError",
@@ -87,6 +89,7 @@ __all__ = [
     "Registers",
     "SandboxDiedError",
     "SandboxError",
+    "Statistics",
     "Stdio",
     "Step",
     "Trap",

@@ -50,6 +50,9 @@ class Config:
     max_running: int | None = None
     #: What every guest may use (docs/limits.md).
     limits: Limits = field(default_factory=Limits)
+    #: Whether ``pvm top`` shows this engine: its statistics and guests are told at a Unix socket that only this user
+    #: can reach, in $XDG_RUNTIME_DIR or a directory under /tmp.
+    monitor: bool = False
     #: Compiled modules kept in memory: to compile the same program again with an equal `ModuleConfig` gives the same
     #: `Module`. The longest unused ones go first; one that something else refers to stays known. 0: each is compiled.
     module_cache_size: int = 64

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vm._machine import Machine
     from vm._module import Module
     from vm._sandbox import CData
+    from vm._statistics import Counters
     from vm._worker import Worker
 
 #: Memory of which more is resident (bytes) is compared off the event loop's thread.
@@ -234,9 +235,17 @@ def _statement(module: Module, pc: int) -> str:
 class CrosscheckHome:
     """All guests of an engine with ``crosscheck=True``."""
 
-    def __init__(self, config: Config, ring: aioring.Ring) -> None:
-        self._linux = LinuxHome(config, ring)
+    def __init__(self, config: Config, ring: aioring.Ring, counters: Counters) -> None:
+        self._linux = LinuxHome(config, ring, counters)
         self._machines: weakref.WeakSet[Crosschecked] = weakref.WeakSet()
+
+    @property
+    def processes(self) -> int:
+        return self._linux.processes
+
+    @property
+    def idle(self) -> int:
+        return self._linux.idle
 
     async def start(self) -> None:
         await self._linux.start()

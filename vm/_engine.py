@@ -10,7 +10,7 @@ import time
 from collections.abc import Coroutine, Hashable
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aioring
 from vm._admission import Admission
@@ -25,8 +25,13 @@ from vm._machine import Home, Machine
 from vm._module import Module
 from vm._module_cache import ModuleCache
 from vm._module_file import prepare_directory
+from vm._monitor import Monitor
+from vm._statistics import Counters, Statistics
 from vm._threads import in_thread
 from vm.program import BytesLike, ProgramBlob
+
+if TYPE_CHECKING:
+    from vm._execution import Execution
 
 #: Rounds (about 40 ns each) for which a worker polls after it stopped, while guests do not outnumber processors:
 #: about as long as a host function that copies a megabyte, because waking a worker takes half as long again.
@@ -56,6 +61,10 @@ class Engine:
         self._home: Home | None = None
         self._processors = len(os.sched_getaffinity(0))
         self._admission = Admission(self._max_running())
+        self._counters = Counters()
+        self._monitor: Monitor | None = None
+        # of the instances that are open
+        self._executions: set[Execution] = set()
         self._yielded = 0
         self._spin_ns = int(self.config.spin * 1e9)
 
@@ -63,7 +72,7 @@ class Engine:
 
     async def __aenter__(self) -> Engine:
         """Raises `SandboxError` or `aioring.RingUnavailableError` with the remedy if this machine cannot do it, and
-        `ModuleLoadError` if `Config.cache_directory` cannot be used.
+        `ModuleLoadError` if `Config.cache_directory` cannot be used, OSError if `Config.monitor` cannot.
         """
         if self._open or self._ring is not None:
             raise InstanceStateError("the engine was entered already")
@@ -73,14 +82,17 @@ class Engine:
             if self.config.cache_directory is not None:
                 self._directory = await asyncio.to_thread(prepare_directory, os.fspath(self.config.cache_directory))
             if self.config.backend == "interpreter":
-                self._home = InterpreterHome()
+                self._home = InterpreterHome(self._counters)
             elif self.config.crosscheck:
-                self._home = CrosscheckHome(self.config, self._ring)
+                self._home = CrosscheckHome(self.config, self._ring, self._counters)
             elif self.config.sandbox == "generic":
-                self._home = GenericHome()
+                self._home = GenericHome(self._counters)
             else:
-                self._home = LinuxHome(self.config, self._ring)
+                self._home = LinuxHome(self.config, self._ring, self._counters)
             await self._home.start()
+            if self.config.monitor:
+                self._monitor = Monitor(self)
+                await self._monitor.start()
         except BaseException:
             await self.aclose()
             raise
@@ -107,6 +119,8 @@ class Engine:
             raise cancelled
 
     async def _close(self) -> None:
+        if self._monitor is not None:
+            await self._monitor.aclose()
         await asyncio.gather(*self._compiling, return_exceptions=True)
         self._admission.close()
         self._modules.clear()
@@ -177,6 +191,28 @@ class Engine:
         # all of it is looked at, also of a module that is known: an error does not depend on that
         key, module = await in_thread(load_module, self, path, config)
         return self._modules.add(key, module)
+
+    # --- what it does ---
+
+    def statistics(self) -> Statistics:
+        """What the engine has to do now, and did since it was made; of a closed engine, too. From any thread."""
+        counters, home, admission = self._counters, self._home, self._admission
+        return Statistics(
+            alive=len(self._executions),
+            running=admission.running,
+            waiting=admission.waiting,
+            idle=0 if home is None else home.idle,
+            processes=0 if home is None else home.processes,
+            spawned=counters.spawned,
+            reused=counters.reused,
+            killed=counters.killed,
+            offended=counters.offended,
+            host_calls=counters.host_calls,
+            page_faults=counters.page_faults + sum(execution.faults_served() for execution in list(self._executions)),
+            spawn_time=counters.spawn_time.take(),
+            queue_time=counters.queue_time.take(),
+            run_time=counters.run_time.take(),
+        )
 
     # --- guests ---
 

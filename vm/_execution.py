@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from vm._engine import Engine
     from vm._limits import Limits
     from vm._machine import Machine
+
+_LOG = logging.getLogger("vm")
 
 #: Program counters of which it is remembered how long the guest ran from there.
 _REMEMBERED: Final = 256
@@ -41,14 +44,16 @@ class Execution:
         "_interrupted",
         "_limits",
         "_machine",
+        "_paged",
         "_patience",
         "_place",
         "_stopped",
         "running",
     )
 
-    def __init__(self, engine: Engine, machine: Machine, limits: Limits) -> None:
+    def __init__(self, engine: Engine, machine: Machine, limits: Limits, *, paged: bool) -> None:
         self._engine = engine
+        self._paged = paged
         self._machine: Machine | None = machine  # None: closed
         self._limits = limits
         #: Whether the guest runs, or is about to.
@@ -66,11 +71,24 @@ class Execution:
         self._durations: dict[int, int] = {}
         self._cpu_used = 0
         self._cpu_before = 0  # the present wait
+        engine._executions.add(self)
+
+    @property
+    def machine(self) -> Machine | None:
+        """What it runs; None once it is closed."""
+        return self._machine
 
     @property
     def state(self) -> str:
         """For people."""
         return "running" if self._awaited else "waiting" if self.running else "stopped"
+
+    def faults_served(self) -> int:
+        """Page faults that pagers served, with no Python in between."""
+        machine = self._machine
+        if not self._paged or machine is None:
+            return 0
+        return lib.sandbox_memory_faults_served(machine.memories[0])
 
     def forget(self) -> None:
         """The guest is to go on somewhere else: what it stopped with unseen means nothing any more."""
@@ -114,6 +132,7 @@ class Execution:
                         engine._admission.leave()
                 # one that only had its turn goes on
                 if event != lib.SANDBOX_INTERRUPTED or self._interrupted:
+                    engine._counters.run_time.add(monotonic_ns() - started)
                     return event
         finally:
             self.running = False
@@ -122,10 +141,12 @@ class Execution:
 
     async def _queue(self) -> bool:
         self._place = place = self._engine._admission.queue()
+        queued = monotonic_ns()
         try:
             return await self._engine._admission.wait(place)
         finally:
             self._place = None
+            self._engine._counters.queue_time.add(monotonic_ns() - queued)
 
     async def _turn(self, machine: Machine) -> int:
         """Has the guest on a processor, which it was admitted to."""
@@ -202,6 +223,8 @@ class Execution:
         if looks and machine.cpu_ns() < most:
             self._look_later(machine, most, looks)
         else:
+            _LOG.warning("the guest in process %d did not stop when it was told to, and is killed", machine.pid)
+            self._engine._counters.offended += 1
             machine.kill()
 
     def _end_patience(self) -> None:
@@ -233,6 +256,8 @@ class Execution:
 
     def close(self) -> None:
         """The machine is given back: the present run, if there is one, waits for its end and nothing else."""
+        self._engine._counters.page_faults += self.faults_served()
+        self._engine._executions.discard(self)
         self._machine = None
         if self._place is not None and not self._place.done():
             self._interrupted = True

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vm._machine import Machine
     from vm._module import Module
     from vm._sandbox import CData
+    from vm._statistics import Counters
 
 _LOG = logging.getLogger("vm")
 
@@ -153,10 +154,19 @@ class Generic:
 class GenericHome:
     """All guests of an engine with ``sandbox="generic"``."""
 
-    def __init__(self) -> None:
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
         self._handle: CData = ffi.NULL
         self._threads: ThreadPoolExecutor | None = None
         self._machines: weakref.WeakSet[Generic] = weakref.WeakSet()
+
+    @property
+    def processes(self) -> int:
+        return 0
+
+    @property
+    def idle(self) -> int:
+        return 0
 
     async def start(self) -> None:
         """Installs the signal handlers. Raises `SandboxError`."""
@@ -175,6 +185,7 @@ class GenericHome:
         assert self._threads is not None
         machine = Generic(module._image, self._handle, self._threads)
         self._machines.add(machine)
+        self._counters.spawned += 1
         return machine
 
     async def release(self, module: Module, machine: Machine, *, reusable: bool) -> None:

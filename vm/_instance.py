@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import inspect
+import logging
 import warnings
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from vm._machine import Machine
     from vm._module import Module
     from vm.debug_info import Frame
+
+_LOG = logging.getLogger("vm")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -60,7 +63,7 @@ class Instance:
         self._machine: Machine | None = machine
         self._engine = module._engine
         self._limits = limits
-        self._execution = Execution(module._engine, machine, limits)
+        self._execution = Execution(module._engine, machine, limits, paged=module.config.dynamic_paging)
         self._functions: tuple[BoundHostFunction, ...] | None = None
         self._page_handler: PageHandler | None = None
         self._calling = False
@@ -257,6 +260,7 @@ class Instance:
     def _interrupt(self, machine: Machine, event: int) -> Interrupt:
         guest = machine.guest
         if event == lib.SANDBOX_HOST_CALL:
+            self._engine._counters.host_calls += 1
             return HostCall(int(guest.host_call))
         if event == lib.SANDBOX_FINISHED:
             return Finished()
@@ -267,6 +271,7 @@ class Instance:
         if event == lib.SANDBOX_OUT_OF_GAS:
             return OutOfGas(int(guest.pc) if guest.has_pc else None)
         if event == lib.SANDBOX_PAGE_FAULT:
+            self._engine._counters.page_faults += 1
             fault = PageFault(int(guest.fault_address), self.module.config.page_size, bool(guest.fault_write))
             if guest.fault_errno:
                 raise OSError(int(guest.fault_errno), f"reading the page at {fault.address:#x} of a guest's memory")
@@ -278,9 +283,11 @@ class Instance:
             assert self._limits.memory is not None
             raise LimitError("memory", self._limits.memory)
         if event == lib.SANDBOX_FORGED:
+            self._engine._counters.offended += 1
             machine.kill()
             error = machine.death()
             error.args = (f"sandbox process {machine.pid} broke the rules of its shared page and was killed",)
+            _LOG.warning("%s", error)
             raise error
         raise machine.death()
 
@@ -391,6 +398,7 @@ class Instance:
         machine = getattr(self, "_machine", None)
         if machine is not None and not machine.dead:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            self._execution.close()
             machine.kill()
 
     def __repr__(self) -> str:

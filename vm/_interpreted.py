@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vm._machine import Machine
     from vm._module import Module
     from vm._sandbox import CData
+    from vm._statistics import Counters
 
 #: Instructions that run on the event loop's thread first: some tens of microseconds.
 _INLINE: Final = 10_000
@@ -104,8 +105,17 @@ def _run(cpu: ThreadCpu, handle: CData, budget: int, may_block: bool) -> int:
 class InterpreterHome:
     """All guests of an engine with ``backend="interpreter"``."""
 
-    def __init__(self) -> None:
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
         self._machines: weakref.WeakSet[Interpreted] = weakref.WeakSet()
+
+    @property
+    def processes(self) -> int:
+        return 0
+
+    @property
+    def idle(self) -> int:
+        return 0
 
     async def start(self) -> None:
         """There is nothing to prepare."""
@@ -113,6 +123,7 @@ class InterpreterHome:
     async def acquire(self, module: Module, tenant: Hashable) -> Interpreted:
         machine = Interpreted(module._image)
         self._machines.add(machine)
+        self._counters.spawned += 1
         return machine
 
     async def release(self, module: Module, machine: Machine, *, reusable: bool) -> None:

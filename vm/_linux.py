@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import resource
 import weakref
 from collections.abc import Hashable
+from time import monotonic_ns
 from typing import TYPE_CHECKING, cast
 
 import aioring
@@ -20,13 +22,17 @@ if TYPE_CHECKING:
     from vm._machine import Machine
     from vm._module import Module
     from vm._sandbox import CData
+    from vm._statistics import Counters
+
+_LOG = logging.getLogger("vm")
 
 
 class LinuxHome:
     """All guests of an engine with ``sandbox="linux"``: a process each."""
 
-    def __init__(self, config: Config, ring: aioring.Ring) -> None:
+    def __init__(self, config: Config, ring: aioring.Ring, counters: Counters) -> None:
         self._config = config
+        self._counters = counters
         self._ring = ring
         self._open = True
         self._nursery: asyncio.Task[Nursery] | None = None
@@ -34,6 +40,14 @@ class LinuxHome:
         self._spawns: set[asyncio.Task[Worker]] = set()
         self._pool = Pool(config.max_idle_workers)
         self._spares = min(config.spare_workers, config.max_idle_workers)
+
+    @property
+    def processes(self) -> int:
+        return len(self._workers)
+
+    @property
+    def idle(self) -> int:
+        return len(self._pool)
 
     async def start(self) -> None:
         """Starts the nursery. Raises `SandboxError` that names the step which failed, and the remedy."""
@@ -84,7 +98,9 @@ class LinuxHome:
         worker = self._pool.take(module, tenant)
         if worker is None:
             worker = await self._new_worker(module)
-        if worker.tenant is NOBODY and self._spares:
+        if worker.tenant is not NOBODY:
+            self._counters.reused += 1
+        elif self._spares:
             self._refill(module)
         worker.tenant = tenant
         return worker
@@ -125,6 +141,7 @@ class LinuxHome:
             self._start_spawning(module).add_done_callback(spawned)
 
     async def _spawn(self, image: CData) -> Worker:
+        started = monotonic_ns()
         for attempt in (1, 2):
             worker = Worker(image, self._ring)
             nursery = await self._ready_nursery()
@@ -133,19 +150,30 @@ class LinuxHome:
                 await worker.start(nursery, self._forget)
             except ConnectionError:
                 self._workers.discard(worker)
+                _LOG.warning("the process that starts workers died; starting another")
                 await self._lost_nursery(nursery)
                 if attempt == 2:
                     raise
             except BaseException:
-                if not worker.has_process:
+                if worker.has_process:
+                    self._counters.spawned += 1
+                else:
                     self._workers.discard(worker)
                 raise
             else:
+                self._counters.spawned += 1
+                self._counters.spawn_time.add(monotonic_ns() - started)
+                _LOG.debug("worker %d started", worker.pid)
                 return worker
         raise AssertionError("unreachable")
 
     def _forget(self, worker: Worker) -> None:
         """Its process is dead."""
+        self._counters.killed += 1
+        if worker.doomed:
+            _LOG.debug("worker %d is gone", worker.pid)
+        else:
+            _LOG.warning("%s", worker.death())
         self._workers.discard(worker)
         self._pool.remove(worker)
 

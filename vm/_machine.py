@@ -62,6 +62,14 @@ class Machine(Protocol):
 class Home(Protocol):
     """Where an engine's guests live."""
 
+    @property
+    def processes(self) -> int:
+        """How many processes it has."""
+
+    @property
+    def idle(self) -> int:
+        """How many of them nobody has."""
+
     async def start(self) -> None:
         """Makes it ready. Raises with the remedy if this machine cannot."""
 

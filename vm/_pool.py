@@ -32,6 +32,9 @@ class Pool:
         # longest idle first; an idle worker does not keep its module, but ends with it
         self._idle: dict[Worker, weakref.ref[Module]] = {}
 
+    def __len__(self) -> int:
+        return len(self._idle)
+
     def take(self, module: Module, tenant: Hashable) -> Worker | None:
         """A worker that served `tenant` last, or nobody yet; None if there is none."""
         for whose in (tenant, NOBODY):

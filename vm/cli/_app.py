@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from vm.cli import asm, bindings, build, disasm, doctor, inspect, link, run
+from vm.cli import asm, bindings, build, disasm, doctor, inspect, link, run, top
 from vm.cli._errors import Status
 from vm.cli._output import write
 from vm.cli._values import usage
@@ -88,6 +88,7 @@ app.command("disasm", cls=_Command)(disasm.disasm)
 app.command("asm", cls=_Command)(asm.asm)
 app.command("link", cls=_Command)(link.link)
 app.command("bindings", cls=_Command)(bindings.bindings)
+app.command("top", cls=_Command)(top.top)
 
 
 def _version() -> str:
