@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import os
 import re
@@ -37,6 +38,25 @@ def children() -> set[int]:
         with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
             found.update(int(pid) for pid in (task / "children").read_text().split())
     return found
+
+
+def thread_names() -> list[str]:
+    """Those of this process's threads."""
+    names = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # one that has just ended
+            names.append((task / "comm").read_text().strip())
+    return names
+
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_FUTEX, _FUTEX_WAKE = 202, 1  # x86-64; linux/futex.h
+
+
+def wake_futex(address: int) -> None:
+    """Wakes one that waits on the word at `address`, which processes share (futex(2))."""
+    if _LIBC.syscall(_FUTEX, ctypes.c_void_p(address), _FUTEX_WAKE, 1, None) < 0:
+        raise OSError(ctypes.get_errno(), "futex")
 
 
 class Mapping(NamedTuple):

@@ -12,6 +12,8 @@ from vm.gas import CostModel
 
 Sandbox: TypeAlias = Literal["linux", "generic"]
 SANDBOXES: Final[tuple[Sandbox, ...]] = ("linux", "generic")
+Waiting: TypeAlias = Literal["auto", "io_uring", "threads"]
+WAITING: Final[tuple[Waiting, ...]] = ("auto", "io_uring", "threads")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,10 @@ class Config:
     #: Seconds that a resumed guest is polled before its waiter is suspended on the event loop, at most 1 ms. Short
     #: calls are answered within it; it adapts to each instance and is off while guests outnumber processors.
     spin: float = 50e-6
+    #: What waits for worker processes: an "io_uring" (Linux 6.7), or "threads" in futex_waitv (Linux 5.16), one for up
+    #: to 127 guests. "auto" is io_uring where it is to be had, unless the environment variable PVM_WAITING says
+    #: otherwise. docs/waiting.md has more.
+    waiting: Waiting = "auto"
     #: Which later instances of its module a worker process serves, its memory reset in between: those of the same
     #: `tenant` (`Module.instantiate`), "always" any, or "never" one: then every instance gets a new process.
     reuse: Literal["tenant", "never", "always"] = "tenant"
@@ -75,6 +81,8 @@ class Config:
             raise ValueError("native code from files is not run in this process: cache_directory goes with 'linux'")
         if not 0 <= self.spin <= 1e-3:
             raise ValueError(f"spin is {self.spin} seconds: it must be from 0 to 0.001")
+        if self.waiting not in WAITING:
+            raise ValueError(f"unknown waiting {self.waiting!r}: there are 'auto', 'io_uring' and 'threads'")
         if self.reuse not in ("tenant", "never", "always"):
             raise ValueError(f"unknown reuse {self.reuse!r}: there are 'tenant', 'never' and 'always'")
         for name in ("max_idle_workers", "spare_workers", "max_running"):

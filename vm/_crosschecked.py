@@ -13,7 +13,6 @@ import weakref
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Final, cast
 
-import aioring
 from vm._errors import CrosscheckError, InstanceStateError, VMError
 from vm._interpreted import TURN, Interpreted, in_thread
 from vm._linux import LinuxHome
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from vm._module import Module
     from vm._sandbox import CData
     from vm._statistics import Counters
+    from vm._waiter import Waiter
     from vm._worker import Worker
 
 #: Memory of which more is resident (bytes) is compared off the event loop's thread.
@@ -235,8 +235,8 @@ def _statement(module: Module, pc: int) -> str:
 class CrosscheckHome:
     """All guests of an engine with ``crosscheck=True``."""
 
-    def __init__(self, config: Config, ring: aioring.Ring, counters: Counters) -> None:
-        self._linux = LinuxHome(config, ring, counters)
+    def __init__(self, config: Config, waiter: Waiter, counters: Counters) -> None:
+        self._linux = LinuxHome(config, waiter, counters)
         self._machines: weakref.WeakSet[Crosschecked] = weakref.WeakSet()
 
     @property

@@ -23,8 +23,10 @@ from vm._config import Config
 from vm._engine import Engine
 from vm._errors import SandboxError, VMError
 from vm._homes import Matter, matrix, try_all
+from vm._loops import run
 from vm._nursery import Nursery
 from vm._sandbox import ffi, lib
+from vm._waiter import NEEDED, VARIABLE, Waiter, waiting_from_environment
 from vm.assembler import assemble
 from vm.isa import InstructionSet
 
@@ -63,11 +65,11 @@ def compare_homes(checks: tuple[Check, ...]) -> tuple[Matter, ...]:
     """
     by_name = {check.requirement: check for check in checks}
 
-    def run(config: Config) -> str:
+    def attempt(config: Config) -> str:
         trial = _try_guest(config)
         return f"ran, in {trial.seconds * 1e3:.0f} ms" if isinstance(trial, Trial) else str(trial)
 
-    trials = try_all(run, possible=by_name["io_uring"].status == "ok", linux=by_name["guest"].found)
+    trials = try_all(attempt, linux=by_name["guest"].found)
     return matrix(checks, trials)
 
 
@@ -78,10 +80,13 @@ def guests_can_run(checks: tuple[Check, ...]) -> bool:
 
 def _checks() -> Iterator[Check]:
     supported, ring = _try_ring()
-    yield _kernel(supported)
+    threads = lib.sandbox_probe_futex_waitv()
+    yield _kernel(supported, threads)
     yield _processor()
     yield ring
     yield from _operations(supported)
+    waiting = _waiting(supported, threads)
+    yield waiting
     yield _memfd()
     yield _seccomp()
     namespaces = _try_namespaces()
@@ -92,8 +97,9 @@ def _checks() -> Iterator[Check]:
         value = _sysctl(name)
         if value is not None:
             yield _namespace_sysctl(name, value, wanted, started)
-    trial = _try_guest(Config()) if supported is not None and started else None
-    yield _guest(trial, "io_uring" if supported is None else "user namespaces")
+    lacking = "user namespaces" if waiting.status == "ok" else "waiting"
+    trial = _try_guest(Config()) if waiting.status == "ok" and started else None
+    yield _guest(trial, lacking)
     yield _open_files(trial.files if isinstance(trial, Trial) else None)
     yield _userfaultfd()
     yield _cgroup()
@@ -101,17 +107,18 @@ def _checks() -> Iterator[Check]:
 
 # --- The kernel and the processor -------------------------------------------------------------------------------------
 
-#: io_uring operations that vm and its event loop use: what for, and whether a guest cannot run without it.
+#: io_uring operations that vm and its event loop use: what for.
 _OPERATIONS: Final = {
-    "poll": ("seeing guests die", True),
-    "cancel": ("cancelling what is awaited", True),
-    "futex_wait": ("waiting for guests", True),
-    "futex_wake": ("waking other processes", False),
-    "timeout": ("awaitable timeouts", False),
-    "read": ("awaitable reads", False),
-    "write": ("awaitable writes", False),
+    "poll": "seeing guests die",
+    "cancel": "cancelling what is awaited",
+    "futex_wait": "waiting for guests",
+    "futex_wake": "waking other processes",
+    "timeout": "awaitable timeouts",
+    "read": "awaitable reads",
+    "write": "awaitable writes",
 }
-_NEEDED: Final = frozenset(name for name, (_, needed) in _OPERATIONS.items() if needed)
+#: The kernel that has futex_waitv, which does where there is no io_uring.
+_FUTEX_WAITV_SINCE: Final = "5.16"
 
 
 def _version(text: str) -> tuple[int, int]:
@@ -119,13 +126,13 @@ def _version(text: str) -> tuple[int, int]:
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-def _kernel(supported: frozenset[str] | None) -> Check:
+def _kernel(supported: frozenset[str] | None, threads: int) -> Check:
     release = os.uname().release
-    needed = max((OPERATIONS[name][1] for name in _NEEDED), key=_version)
+    best = max((OPERATIONS[name][1] for name in NEEDED), key=_version)
     # A distribution's kernel may have what its version does not tell.
-    enough = _version(release) >= _version(needed) or (supported is not None and supported >= _NEEDED)
-    fix = "" if enough else f"install Linux {needed} or newer"
-    return Check("Linux kernel", release, f"{needed} lets io_uring wait for guests", fix, _ok(enough))
+    enough = _version(release) >= _version(_FUTEX_WAITV_SINCE) or _uring_waits(supported) or threads == 0
+    fix = "" if enough else f"install Linux {best} or newer"
+    return Check("Linux kernel", release, f"{best} lets io_uring wait for guests", fix, _ok(enough))
 
 
 def _processor() -> Check:
@@ -141,26 +148,28 @@ def _processor() -> Check:
     return Check("processor", found, "bit counting in guest code", fix, _ok(not lacking))
 
 
-# --- io_uring ---------------------------------------------------------------------------------------------------------
+# --- What waits for guests --------------------------------------------------------------------------------------------
 
 
 def _try_ring() -> tuple[frozenset[str] | None, Check]:
     """The operations that the kernel has (None without io_uring), and the row."""
-    enables = "everything that waits"
+    enables = "waiting for guests, aioring's event loop"
     try:
         ring = aioring.Ring(1)
     except OSError as error:
         found = _name(error.errno) + _setting("kernel.io_uring_disabled")
         # The message is: what failed; the reason and the remedy.
         _, _, remedy = (error.strerror or "").partition("; ")
-        return None, Check("io_uring", found, enables, remedy or _limit_fix(error.errno), "missing")
+        # Threads do as well, but for a ring that there would be with more files.
+        status: Status = "optional" if isinstance(error, aioring.RingUnavailableError) else "missing"
+        return None, Check("io_uring", found, enables, remedy or _limit_fix(error.errno), status)
     supported = frozenset(name for name in _OPERATIONS if ring.supports(name))
     ring.close()
     return supported, Check("io_uring", "available", enables, "", "ok")
 
 
 def _operations(supported: frozenset[str] | None) -> Iterator[Check]:
-    for name, (enables, needed) in _OPERATIONS.items():
+    for name, enables in _OPERATIONS.items():
         since = OPERATIONS[name][1]
         if supported is None:
             found, fix = "unknown", "see io_uring"
@@ -168,8 +177,30 @@ def _operations(supported: frozenset[str] | None) -> Iterator[Check]:
             found, fix = f"Linux {since}", ""
         else:
             found, fix = "not available", f"use Linux {since} or newer"
-        status: Status = "ok" if not fix else "missing" if needed else "optional"
-        yield Check(f"io_uring {name}", found, enables, fix, status)
+        yield Check(f"io_uring {name}", found, enables, fix, "optional" if fix else "ok")
+
+
+def _uring_waits(supported: frozenset[str] | None) -> bool:
+    return supported is not None and supported.issuperset(NEEDED)
+
+
+def _waiting(supported: frozenset[str] | None, threads: int) -> Check:
+    """What an engine uses that is left to choose."""
+    name, enables = "waiting", "everything that waits"
+    try:
+        wanted = waiting_from_environment()
+    except ValueError as error:
+        return Check(name, "unknown", enables, str(error), "missing")
+    chosen = "" if wanted == "auto" else f", by {VARIABLE}"
+    if wanted == "io_uring" or (wanted == "auto" and _uring_waits(supported)):
+        fine = _uring_waits(supported)
+        return Check(
+            name, f"io_uring{chosen}", enables, "" if fine else f"see io_uring, or unset {VARIABLE}", _ok(fine)
+        )
+    if threads < 0:
+        fix = f"see io_uring; or use Linux {_FUTEX_WAITV_SINCE}, or allow futex_waitv in the seccomp filter"
+        return Check(name, f"futex_waitv: {_name(-threads)}{chosen}", enables, fix, "missing")
+    return Check(name, f"threads in futex_waitv{chosen}", enables, "", "ok")
 
 
 # --- What confines a guest --------------------------------------------------------------------------------------------
@@ -218,8 +249,8 @@ def _try_namespaces() -> Check:
 
 
 async def _start_nursery() -> None:
-    # It waits in the ring for answers about workers, of which this one gets none.
-    nursery = await Nursery.start(cast(aioring.Ring, None))
+    # It waits for answers about workers, of which this one gets none.
+    nursery = await Nursery.start(cast(Waiter, None))
     await nursery.aclose()
 
 
@@ -264,7 +295,7 @@ class Trial:
 
 def _try_guest(config: Config) -> Trial | Exception:
     try:
-        return _run(_run_guest(config), aioring.run)
+        return _run(_run_guest(config), run)
     except (VMError, aioring.AioringError, OSError) as error:
         return error
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Coroutine, Hashable
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import aioring
 from vm._admission import Admission
@@ -28,6 +28,7 @@ from vm._module_file import prepare_directory
 from vm._monitor import Monitor
 from vm._statistics import Counters, Statistics
 from vm._threads import in_thread
+from vm._waiter import Waiter, open_waiter
 from vm.program import BytesLike, ProgramBlob
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class Engine:
         self.config = Config() if config is None else config
         self._exit = AsyncExitStack()
         self._open = False
-        self._ring: aioring.Ring | None = None
+        self._entered = False
+        self._waiter: Waiter | None = None
         self._compiling: set[asyncio.Task[Module]] = set()
         self._modules = ModuleCache(self.config.module_cache_size)
         self._directory: str | None = None
@@ -71,24 +73,24 @@ class Engine:
     # --- life ---
 
     async def __aenter__(self) -> Engine:
-        """Raises `SandboxError` or `aioring.RingUnavailableError` with the remedy if this machine cannot do it, and
-        `ModuleLoadError` if `Config.cache_directory` cannot be used, OSError if `Config.monitor` cannot.
+        """Raises `SandboxError` with the remedy if this machine cannot do it, `aioring.RingUnavailableError` if
+        `Config.waiting` insists on io_uring, `ModuleLoadError` if `Config.cache_directory` cannot be used, OSError if
+        `Config.monitor` cannot.
         """
-        if self._open or self._ring is not None:
+        if self._entered:
             raise InstanceStateError("the engine was entered already")
-        self._ring = await self._exit.enter_async_context(aioring.open_ring())
-        self._open = True
+        self._entered = self._open = True
         try:
             if self.config.cache_directory is not None:
                 self._directory = await asyncio.to_thread(prepare_directory, os.fspath(self.config.cache_directory))
             if self.config.backend == "interpreter":
                 self._home = InterpreterHome(self._counters)
             elif self.config.crosscheck:
-                self._home = CrosscheckHome(self.config, self._ring, self._counters)
+                self._home = CrosscheckHome(self.config, await self._open_waiter(), self._counters)
             elif self.config.sandbox == "generic":
                 self._home = GenericHome(self._counters)
             else:
-                self._home = LinuxHome(self.config, self._ring, self._counters)
+                self._home = LinuxHome(self.config, await self._open_waiter(), self._counters)
             await self._home.start()
             if self.config.monitor:
                 self._monitor = Monitor(self)
@@ -97,6 +99,10 @@ class Engine:
             await self.aclose()
             raise
         return self
+
+    async def _open_waiter(self) -> Waiter:
+        self._waiter = await self._exit.enter_async_context(open_waiter(self.config.waiting))
+        return self._waiter
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -127,6 +133,13 @@ class Engine:
         if self._home is not None:
             await self._home.aclose()
         await self._exit.aclose()
+
+    @property
+    def waiting(self) -> Literal["io_uring", "threads"] | None:
+        """What waits for guests (`Config.waiting`); None before it is entered, and if they run in this process."""
+        if self._waiter is None:
+            return None
+        return "io_uring" if isinstance(self._waiter, aioring.Ring) else "threads"
 
     # --- compiling ---
 
@@ -216,10 +229,9 @@ class Engine:
 
     # --- guests ---
 
-    def _check_open(self) -> aioring.Ring:
-        if not self._open or self._ring is None:
+    def _check_open(self) -> None:
+        if not self._open:
             raise InstanceStateError("the engine is not open: use 'async with vm.Engine() as engine'")
-        return self._ring
 
     async def _acquire(self, module: Module, tenant: Hashable) -> Machine:
         self._check_open()

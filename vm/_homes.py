@@ -66,12 +66,7 @@ def matrix(checks: tuple[Check, ...], trials: Mapping[str, str]) -> tuple[Matter
             "SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGURG of this process, chained",
             "none",
         ),
-        Matter(
-            "io_uring",
-            here("io_uring", "waits for guests"),
-            here("io_uring", "the engine's ring"),
-            here("io_uring", "the engine's ring"),
-        ),
+        Matter("waiting", by_name["waiting"].found, "nothing to wait for", "nothing to wait for"),
         Matter(
             "filtering",
             here("seccomp", "seccomp leaves futex, rt_sigreturn, exit"),
@@ -82,13 +77,13 @@ def matrix(checks: tuple[Check, ...], trials: Mapping[str, str]) -> tuple[Matter
     )
 
 
-def try_all(run: Callable[[Config], str], *, possible: bool, linux: str) -> dict[str, str]:
+def try_all(run: Callable[[Config], str], *, linux: str) -> dict[str, str]:
     """What became of a guest in each home: `linux` in its own, which was tried already."""
     found = {"linux": linux}
     for name, config in HOMES.items():
         if name not in found:
             with _without_warning():
-                found[name] = run(config) if possible else "not tried: see io_uring"
+                found[name] = run(config)
     return found
 
 

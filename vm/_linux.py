@@ -12,7 +12,6 @@ from collections.abc import Hashable
 from time import monotonic_ns
 from typing import TYPE_CHECKING, cast
 
-import aioring
 from vm._nursery import Nursery
 from vm._pool import NOBODY, Pool
 from vm._worker import Worker
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from vm._module import Module
     from vm._sandbox import CData
     from vm._statistics import Counters
+    from vm._waiter import Waiter
 
 _LOG = logging.getLogger("vm")
 
@@ -30,10 +30,10 @@ _LOG = logging.getLogger("vm")
 class LinuxHome:
     """All guests of an engine with ``sandbox="linux"``: a process each."""
 
-    def __init__(self, config: Config, ring: aioring.Ring, counters: Counters) -> None:
+    def __init__(self, config: Config, waiter: Waiter, counters: Counters) -> None:
         self._config = config
         self._counters = counters
-        self._ring = ring
+        self._waiter = waiter
         self._open = True
         self._nursery: asyncio.Task[Nursery] | None = None
         self._workers: set[Worker] = set()
@@ -75,7 +75,7 @@ class LinuxHome:
 
     async def _ready_nursery(self) -> Nursery:
         if self._nursery is None:
-            self._nursery = asyncio.create_task(Nursery.start(self._ring))
+            self._nursery = asyncio.create_task(Nursery.start(self._waiter))
         task = self._nursery
         try:
             return await asyncio.shield(task)
@@ -143,7 +143,7 @@ class LinuxHome:
     async def _spawn(self, image: CData) -> Worker:
         started = monotonic_ns()
         for attempt in (1, 2):
-            worker = Worker(image, self._ring)
+            worker = Worker(image, self._waiter)
             nursery = await self._ready_nursery()
             self._workers.add(worker)
             try:

@@ -11,12 +11,12 @@ import select
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import aioring
 from vm._errors import SandboxError
 from vm._sandbox import ffi, lib
 
 if TYPE_CHECKING:
     from vm._sandbox import CData
+    from vm._waiter import Waiter
 
 #: What helps when a step of the set-up fails with an errno.
 _REMEDIES: Final = {
@@ -77,14 +77,14 @@ def _identity() -> tuple[bool, int, int]:
 class Nursery:
     """A running nursery. Requests are answered in order, so they are made one at a time."""
 
-    def __init__(self, handle: CData, ring: aioring.Ring) -> None:
+    def __init__(self, handle: CData, waiter: Waiter) -> None:
         self._handle = handle
-        self._ring = ring
+        self._waiter = waiter
         self._lock = asyncio.Lock()
         self._control: int = lib.sandbox_nursery_control(handle)
 
     @classmethod
-    async def start(cls, ring: aioring.Ring) -> Nursery:
+    async def start(cls, waiter: Waiter) -> Nursery:
         """Starts one, off the event loop's thread. Raises `SandboxError` that names the step which failed."""
 
         def start() -> CData:
@@ -103,7 +103,7 @@ class Nursery:
             # a cancelled start has nobody to close it: the garbage collector does
             return ffi.gc(result[0], lib.sandbox_nursery_destroy)
 
-        return cls(await asyncio.to_thread(start), ring)
+        return cls(await asyncio.to_thread(start), waiter)
 
     async def clone(self, worker: CData) -> None:
         """Gives `worker` its process.
@@ -115,14 +115,14 @@ class Nursery:
             if not self._handle:
                 raise ConnectionError("the nursery is gone")
             while (error := lib.sandbox_worker_request(worker, self._handle)) == -errno.EAGAIN:
-                await self._ring.poll(self._control, select.POLLOUT)
+                await self._waiter.poll(self._control, select.POLLOUT)
             step = ffi.new("uint32_t *")
             while error == 0:
                 error = lib.sandbox_worker_receive(worker, self._handle, step)
                 if error == 0:
                     return
                 if error == -errno.EAGAIN:
-                    await self._ring.poll(self._control, select.POLLIN)
+                    await self._waiter.poll(self._control, select.POLLIN)
                     error = 0
         if error in (-errno.ECONNRESET, -errno.EPIPE):
             raise ConnectionError("the nursery is gone")

@@ -14,7 +14,6 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import aioring
 from vm._errors import SandboxDiedError, SandboxError
 from vm._nursery import Nursery, sandbox_error, step_error
 from vm._pool import NOBODY
@@ -23,6 +22,7 @@ from vm._threads import in_thread
 
 if TYPE_CHECKING:
     from vm._sandbox import CData
+    from vm._waiter import Waiter
 
 #: Resetting more memory than this (bytes) happens off the event loop's thread.
 _RESET_INLINE: Final = 1 << 20
@@ -40,7 +40,7 @@ class Worker:
         "_image",
         "_interrupting",
         "_paging",
-        "_ring",
+        "_waiter",
         "_watch",
         "dead",
         "doomed",
@@ -51,13 +51,13 @@ class Worker:
         "tenant",
     )
 
-    def __init__(self, image: CData, ring: aioring.Ring) -> None:
+    def __init__(self, image: CData, waiter: Waiter) -> None:
         result = ffi.new("sandbox_worker **")
         error = lib.sandbox_worker_create(image, result)
         if error < 0:
             raise sandbox_error(error, "making guest memory (memfd_create, mmap)")
         self._image = image  # its files and tables are used until the handle is gone
-        self._ring = ring
+        self._waiter = waiter
         self._watch: asyncio.Task[None] | None = None
         self.handle = ffi.gc(result[0], lib.sandbox_worker_destroy)
         self.guest = lib.sandbox_worker_guest(self.handle)
@@ -116,7 +116,7 @@ class Worker:
             if event == lib.SANDBOX_PAGING:
                 event = await self._wait_for_page()
             elif event == lib.SANDBOX_BUSY:
-                await self._ring.futex_wait(futex, lib.sandbox_worker_futex_value(self.handle))
+                await self._waiter.futex_wait(futex, lib.sandbox_worker_futex_value(self.handle))
             if event != lib.SANDBOX_BUSY:
                 return event
 
@@ -173,9 +173,9 @@ class Worker:
         return SandboxDiedError(self.pid, _describe(status))
 
     async def _see_death(self, pidfd: int, on_death: Callable[[Worker], None]) -> None:
-        await self._ring.poll(pidfd, select.POLLIN)
+        await self._waiter.poll(pidfd, select.POLLIN)
         if lib.sandbox_worker_wait_status(self.handle) in (-errno.EAGAIN, -errno.ESRCH):
-            await self._ring.poll(pidfd, select.POLLHUP)  # reaped: only then does it tell how it ended
+            await self._waiter.poll(pidfd, select.POLLHUP)  # reaped: only then does it tell how it ended
         self.dead = True
         lib.sandbox_worker_mark_dead(self.handle)
         on_death(self)

@@ -270,6 +270,28 @@ void sandbox_worker_destroy(sandbox_worker *worker);
 /* Owned by the worker. */
 sandbox_memory *sandbox_worker_memory(sandbox_worker *worker);
 
+/* --- waits: futex words of guests, watched by threads of this process where no io_uring does it --- */
+
+typedef struct sandbox_waits sandbox_waits;
+
+/* Starts the first thread. -ENOSYS, or -EPERM from a seccomp filter that is older: there is no futex_waitv (Linux 5.16);
+ * -EMFILE, -ENFILE, -ENOMEM; -EAGAIN: no thread can be had. */
+int sandbox_waits_open(sandbox_waits **waits);
+/* An eventfd, readable when there is something to take. Owned by the waits. */
+int sandbox_waits_event(const sandbox_waits *waits);
+/* Waits for `word`, which is shared with another process, to hold anything but `value`, now or later. Returns a ticket,
+ * below 2^31, or -errno. The word is to stay mapped until its ticket was taken or removed. */
+int sandbox_waits_add(sandbox_waits *waits, uint32_t *word, uint32_t value);
+/* Ends a wait. Nothing looks at its word any more. */
+void sandbox_waits_remove(sandbox_waits *waits, uint32_t ticket);
+/* The tickets, up to `count`, of words that changed; they are spent. Returns how many; -errno of a futex_waitv that
+ * failed: whoever is left waits in vain. */
+int sandbox_waits_take(sandbox_waits *waits, uint32_t *tickets, uint32_t count);
+/* Threads that run; each waits on up to 127 words. */
+uint32_t sandbox_waits_threads(const sandbox_waits *waits);
+/* Ends the threads and frees. Every wait is gone. NULL is allowed. */
+void sandbox_waits_close(sandbox_waits *waits);
+
 /* --- interpreted: one guest in the interpreter, without a process of its own --- */
 
 typedef struct sandbox_interpreted sandbox_interpreted;
@@ -327,6 +349,7 @@ void sandbox_generic_destroy(sandbox_generic *generic);
 
 /* --- probes for `pvm doctor`: 0 or -errno --- */
 
+int sandbox_probe_futex_waitv(void);
 int sandbox_probe_userfaultfd(void);
 int sandbox_probe_seccomp(void);
 int sandbox_probe_memfd_seal(void);

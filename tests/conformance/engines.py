@@ -5,7 +5,8 @@
 
 Compared after every stop: why it stopped, program counters, gas and all registers; at the end of a program also its
 memory. Both backends share the decoder of the blob, nothing else. With --generic recompiled code runs in this process.
-With --crosscheck the engine compares by itself (vm.Config.crosscheck), memory at every stop too.
+With --threads every stop is waited for by a thread instead of io_uring. With --crosscheck the engine compares by itself
+(vm.Config.crosscheck), memory at every stop too.
 """
 
 from __future__ import annotations
@@ -186,6 +187,8 @@ async def compare(engines: Sequence[vm.Engine], seed: str, tally: Tally) -> None
 
 PAIR = (vm.Config(reuse="never"), vm.Config(backend="interpreter"))
 GENERIC = (vm.Config(sandbox="generic"), vm.Config(backend="interpreter"))
+#: Every stop is waited for, in a thread.
+THREADS = (vm.Config(reuse="never", waiting="threads", spin=0), vm.Config(backend="interpreter"))
 CROSSCHECK = (vm.Config(reuse="never", crosscheck=True),)
 
 
@@ -218,11 +221,13 @@ def main() -> None:
     parser.add_argument("--seed", default="1", help="what to make them from (default: 1)")
     parser.add_argument("--first", type=int, default=0, help="number of the first one (default: 0)")
     parser.add_argument("--generic", action="store_true", help="have recompiled code run in this process")
+    parser.add_argument("--threads", action="store_true", help="wait without io_uring, for every stop")
     parser.add_argument("--crosscheck", action="store_true", help="have one engine compare instead of two compared")
     options = parser.parse_args()
-    configs = CROSSCHECK if options.crosscheck else GENERIC if options.generic else PAIR
+    configs = CROSSCHECK if options.crosscheck else GENERIC if options.generic else THREADS if options.threads else PAIR
+    run = asyncio.run if options.threads else aioring.run
     try:
-        tally = aioring.run(compare_many(options.first, options.programs, options.seed, configs=configs, progress=True))
+        tally = run(compare_many(options.first, options.programs, options.seed, configs=configs, progress=True))
     except* (DifferenceError, vm.CrosscheckError) as group:
         sys.exit("\n".join(str(error) for error in group.exceptions))
     stops = ", ".join(f"{count} {name}" for name, count in tally.stops.most_common())

@@ -24,7 +24,7 @@ def load_engines() -> ModuleType:
 
 
 @pytest.mark.parametrize("part", range(4))
-@pytest.mark.parametrize("pair", ["PAIR", "GENERIC"])
+@pytest.mark.parametrize("pair", ["PAIR", "GENERIC", "THREADS"])
 async def test_they_agree(pair: str, part: int) -> None:
     """2000 programs in all, always the same ones."""
     engines = load_engines()

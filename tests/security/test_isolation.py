@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import pytest
 from guests import build
-from processes import children, mappings, parent, status, wait_for_death, watch
+from processes import children, mappings, parent, status, wait_for_death, wake_futex, watch
 
 import vm
 from vm._sandbox import ffi, lib
@@ -315,21 +315,19 @@ INTERRUPT_SIGNAL = signal.SIGUSR1.value
 STOPS_WITH_PC = {"ECALLI": 2, "TRAP": 3, "SBRK": 8}
 
 
-async def forge(engine: vm.Engine, guest: Guest, state: int) -> None:
+def forge(guest: Guest, state: int) -> None:
     """Does to the shared page what a guest could that can write anywhere, and wakes the host."""
     worker = cast(Worker, guest.instance._machine)
     word = lib.sandbox_worker_futex(worker.handle)
     word[0] = state
-    ring = engine._ring
-    assert ring is not None
-    await ring.futex_wake(int(ffi.cast("uintptr_t", word)), 1)
+    wake_futex(int(ffi.cast("uintptr_t", word)))
 
 
 @pytest.mark.parametrize("state", VMCTX_STATES.values(), ids=VMCTX_STATES)
-async def test_forged_states(engine: vm.Engine, module: vm.Module, state: int) -> None:
+async def test_forged_states(module: vm.Module, state: int) -> None:
     guest = await run_forever(module)
     with watch(guest.pid) as pidfds:
-        await forge(engine, guest, state)
+        forge(guest, state)
         with pytest.raises(vm.SandboxDiedError, match="broke the rules"):
             await guest.call
         wait_for_death(*pidfds.values())
@@ -340,14 +338,14 @@ async def test_forged_states(engine: vm.Engine, module: vm.Module, state: int) -
 
 @pytest.mark.parametrize("address", [0, 1, 0x10_0000_0000, 0x10_0000_0001, 0x10_0000_0FFF, 2**64 - 1], ids=hex)
 @pytest.mark.parametrize("state", STOPS_WITH_PC.values(), ids=STOPS_WITH_PC)
-async def test_forged_addresses(engine: vm.Engine, module: vm.Module, state: int, address: int) -> None:
+async def test_forged_addresses(module: vm.Module, state: int, address: int) -> None:
     """The place it says it stopped at is no instruction, or not one that stops like that."""
     guest = await run_forever(module)
     vmctx = ffi.cast("uint64_t *", lib.sandbox_worker_futex(cast(Worker, guest.instance._machine).handle))
     words = 64 // 8 + 13 + 1 + 2
     vmctx[words + 1] = address  # registers, gas, tmp, next_native_pc, then native_pc (vmctx.h)
     with watch(guest.pid) as pidfds:
-        await forge(engine, guest, state)
+        forge(guest, state)
         with pytest.raises((vm.SandboxDiedError, vm.TrapError)) as caught:
             await guest.call
         if isinstance(caught.value, vm.SandboxDiedError):
@@ -362,7 +360,7 @@ async def test_forged_addresses(engine: vm.Engine, module: vm.Module, state: int
 
 
 @pytest.mark.parametrize("address", [0, 0x10_0000_0000, 0x10_0000_0FFF, 2**64 - 1], ids=hex)
-async def test_interrupts_that_nobody_asked_for(engine: vm.Engine, module: vm.Module, address: int) -> None:
+async def test_interrupts_that_nobody_asked_for(module: vm.Module, address: int) -> None:
     """A stop by the host's signal, wherever that is said to have been."""
     guest = await run_forever(module)
     vmctx = ffi.cast("uint64_t *", lib.sandbox_worker_futex(cast(Worker, guest.instance._machine).handle))
@@ -370,7 +368,7 @@ async def test_interrupts_that_nobody_asked_for(engine: vm.Engine, module: vm.Mo
     vmctx[words + 1] = address
     vmctx[words + 2] = INTERRUPT_SIGNAL << 32
     with watch(guest.pid) as pidfds:
-        await forge(engine, guest, STOPS_WITH_PC["TRAP"])
+        forge(guest, STOPS_WITH_PC["TRAP"])
         with pytest.raises(vm.SandboxDiedError, match="broke the rules"):
             await guest.call
         wait_for_death(*pidfds.values())
@@ -379,7 +377,7 @@ async def test_interrupts_that_nobody_asked_for(engine: vm.Engine, module: vm.Mo
 
 @pytest.mark.parametrize("address", [0, 0x10_0000_0000, 0x10_0000_0FFF, 2**64 - 1], ids=hex)
 @pytest.mark.parametrize("state", [3, 4], ids=["TRAP", "GUEST_SIGNAL"])
-async def test_forged_answers_to_an_interrupt(engine: vm.Engine, module: vm.Module, state: int, address: int) -> None:
+async def test_forged_answers_to_an_interrupt(module: vm.Module, state: int, address: int) -> None:
     guest = await run_forever(module)
     worker = cast(Worker, guest.instance._machine)
     vmctx = ffi.cast("uint64_t *", lib.sandbox_worker_futex(worker.handle))
@@ -392,7 +390,7 @@ async def test_forged_answers_to_an_interrupt(engine: vm.Engine, module: vm.Modu
     vmctx[words + 1] = address
     vmctx[words + 2] = INTERRUPT_SIGNAL << 32
     with watch(guest.pid) as pidfds:
-        await forge(engine, guest, state)
+        forge(guest, state)
         with pytest.raises(asyncio.CancelledError):
             await guest.call
         wait_for_death(*pidfds.values())
@@ -401,10 +399,10 @@ async def test_forged_answers_to_an_interrupt(engine: vm.Engine, module: vm.Modu
     await guest.instance.aclose()
 
 
-async def test_registers_of_a_forged_stop_are_what_they_are(engine: vm.Engine, module: vm.Module) -> None:
+async def test_registers_of_a_forged_stop_are_what_they_are(module: vm.Module) -> None:
     """A guest that says it finished has finished; that it lies about its registers is its own business."""
     guest = await run_forever(module)
-    await forge(engine, guest, 0)
+    forge(guest, 0)
     assert 0 <= await guest.call < 2**64
     await guest.instance.aclose()
 

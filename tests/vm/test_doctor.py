@@ -18,31 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forbid import forbidden
 
 from vm._doctor import Check, examine, guests_can_run
 from vm._sandbox import ffi, lib
 
 DOCTOR = [sys.executable, "-W", "error", "-m", "vm.cli", "doctor"]
-
-# Numbers of x86-64 (arch/x86/entry/syscalls/syscall_64.tbl).
-SYSTEM_CALLS = {"seccomp": 317, "memfd_create": 319, "userfaultfd": 323, "io_uring_setup": 425, "fsopen": 430}
-
-# Forbids one system call to this process for good, with seccomp(2)'s classic BPF, and becomes the doctor.
-FORBID = """
-import ctypes, runpy, struct, sys
-
-number, error = int(sys.argv[1]), int(sys.argv[2])
-LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
-instructions = [(LOAD, 0, 0, 0), (EQUAL, 0, 1, number), (RETURN, 0, 0, 0x50000 | error), (RETURN, 0, 0, 0x7FFF0000)]
-code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *each) for each in instructions))
-program = ctypes.create_string_buffer(struct.pack("@HP", len(instructions), ctypes.addressof(code)))
-libc = ctypes.CDLL(None, use_errno=True)
-libc.prctl.argtypes = [ctypes.c_int] + 4 * [ctypes.c_void_p]
-assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
-assert libc.prctl(22, 2, ctypes.addressof(program), 0, 0) == 0  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
-sys.argv[1:] = ["doctor", "--json"]
-runpy.run_module("vm.cli", run_name="__main__")
-"""
+PROGRAM = ("-m", "vm.cli", "doctor", "--json")
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -60,7 +42,7 @@ def doctor(*command: str) -> tuple[int, dict[str, dict[str, str]]]:
 
 
 def without(system_call: str, error: int = errno.EPERM) -> tuple[int, dict[str, dict[str, str]]]:
-    return doctor(sys.executable, "-W", "error", "-c", FORBID, str(SYSTEM_CALLS[system_call]), str(error))
+    return doctor(*forbidden(system_call, *PROGRAM, error=error))
 
 
 def missing(checks: dict[str, dict[str, str]]) -> set[str]:
@@ -128,7 +110,7 @@ def test_json() -> None:
 
 MATTERS = {
     *("a guest here", "sandboxing", "memory protection", "paging"),
-    *("signals", "io_uring", "filtering", "limits"),
+    *("signals", "waiting", "filtering", "limits"),
 }
 
 
@@ -148,7 +130,7 @@ def test_the_matrix_of_homes() -> None:
 
 
 def test_the_matrix_where_processes_cannot_be_had() -> None:
-    found = homes(sys.executable, "-W", "error", "-c", FORBID, str(SYSTEM_CALLS["fsopen"]), str(errno.EPERM))
+    found = homes(*forbidden("fsopen", *PROGRAM))
     guests = found["a guest here"]
     assert guests.pop("linux") == "not tried"
     assert all(cell.startswith("ran, in ") for cell in guests.values())
@@ -156,9 +138,9 @@ def test_the_matrix_where_processes_cannot_be_had() -> None:
 
 
 def test_the_matrix_without_io_uring() -> None:
-    found = homes(sys.executable, "-W", "error", "-c", FORBID, str(SYSTEM_CALLS["io_uring_setup"]), str(errno.EPERM))
-    assert found["a guest here"]["generic"] == "not tried: see io_uring"
-    assert found["io_uring"]["interpreter"] == "the engine's ring: not available"
+    found = homes(*forbidden("io_uring_setup", *PROGRAM))
+    assert all(cell.startswith("ran, in ") for cell in found["a guest here"].values())
+    assert found["waiting"]["linux"] == "threads in futex_waitv"
 
 
 @pytest.mark.parametrize("columns", [None, "80", "200"])
@@ -200,20 +182,44 @@ def test_the_table_in_ascii() -> None:
 
 def test_without_io_uring() -> None:
     status, checks = without("io_uring_setup")
-    assert status == 1
-    assert missing(checks) == {"io_uring", "io_uring poll", "io_uring cancel", "io_uring futex_wait", "guest"}
+    assert status == 0
+    assert missing(checks) == set()
+    assert checks["io_uring"]["status"] == checks["io_uring futex_wait"]["status"] == "optional"
+    assert checks["waiting"]["found"] == "threads in futex_waitv"
+    assert checks["guest"]["found"].startswith("ran, in ")
     assert checks["io_uring"]["found"].startswith("EPERM, kernel.io_uring_disabled = ")
     assert "allow io_uring_setup, io_uring_enter and io_uring_register" in checks["io_uring"]["fix"]
-    # what does not need it is looked at all the same
-    assert checks["user namespaces"]["status"] == "ok"
-    assert checks["guest"]["fix"] == "see io_uring"
 
 
 def test_on_a_kernel_without_io_uring() -> None:
     status, checks = without("io_uring_setup", errno.ENOSYS)
-    assert status == 1
+    assert status == 0
     assert checks["io_uring"]["found"].startswith("ENOSYS")
     assert "kernel" in checks["io_uring"]["fix"]
+
+
+def test_without_anything_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PVM_WAITING", "threads")
+    status, checks = without("futex_waitv", errno.ENOSYS)
+    assert status == 1
+    assert missing(checks) == {"waiting", "guest"}
+    assert checks["waiting"]["found"] == "futex_waitv: ENOSYS, by PVM_WAITING"
+    assert "Linux 5.16" in checks["waiting"]["fix"]
+    assert checks["guest"]["fix"] == "see waiting"
+    # what does not need it is looked at all the same
+    assert checks["user namespaces"]["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("value", "found", "status"),
+    [("io_uring", "io_uring, by PVM_WAITING", 0), ("", "io_uring", 0), ("pigeons", "unknown", 1)],
+)
+def test_waiting_is_chosen_by_the_environment(
+    monkeypatch: pytest.MonkeyPatch, value: str, found: str, status: int
+) -> None:
+    monkeypatch.setenv("PVM_WAITING", value)
+    done, checks = doctor(*DOCTOR, "--json")
+    assert (done, checks["waiting"]["found"]) == (status, found)
 
 
 def test_without_mounts() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import aioring
 import vm
+from vm._loops import run
 from vm._module_file import MAGIC, StoredModule, read_module
 from vm.cli._errors import CommandError, Status
 from vm.cli._host import raised
@@ -82,11 +83,11 @@ def execute(call: Call) -> Outcome:
     main = _execute(call)
     try:
         with starting():
-            return aioring.run(main)
+            return run(main)
     except asyncio.CancelledError as error:
         raise CommandError(Status.HOST, "a host function cancelled the call") from error
     finally:
-        main.close()  # it was never started if there is no io_uring
+        main.close()  # it was never started if there is no event loop
 
 
 async def _execute(call: Call) -> Outcome:

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-import aioring
 import vm
+from vm._loops import run
 from vm.cli._errors import CommandError, Status
 from vm.cli._guest import compiling, read_program, starting
 from vm.cli._values import choose_backend, integer, module_config
@@ -56,9 +56,9 @@ def _compile(
     main = _save(read_program(program), engine, module_config(size, gas, legacy_sbrk), output)
     try:
         with starting():
-            aioring.run(main)
+            run(main)
     finally:
-        main.close()  # it was never started if there is no io_uring
+        main.close()  # it was never started if there is no event loop
     return Status.DONE
 
 

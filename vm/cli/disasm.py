@@ -14,6 +14,7 @@ import typer
 
 import aioring
 import vm
+from vm._loops import run
 from vm.cli._errors import CommandError, Status
 from vm.cli._guest import read_program
 from vm.cli._output import write
@@ -125,10 +126,10 @@ def _compile(blob: vm.ProgramBlob) -> vm.Module:
 
     compiling = main()
     try:
-        return aioring.run(compiling)
+        return run(compiling)
     except (vm.CompileError, vm.MemoryMapError) as error:
         raise CommandError(Status.PROGRAM, str(error), kind="compile") from error
     except (vm.SandboxError, aioring.AioringError, OSError) as error:
         raise CommandError(Status.MACHINE, str(error)) from error
     finally:
-        compiling.close()  # it was never started if there is no io_uring
+        compiling.close()  # it was never started if there is no event loop
