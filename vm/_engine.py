@@ -10,7 +10,7 @@ import time
 from collections.abc import Coroutine, Hashable
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import aioring
 from vm._admission import Admission
@@ -18,8 +18,10 @@ from vm._compile import Source, load_module, make_module
 from vm._config import Config, ModuleConfig
 from vm._crosschecked import CrosscheckHome
 from vm._errors import InstanceStateError
+from vm._execution import Execution
 from vm._generic import GenericHome
 from vm._interpreted import InterpreterHome
+from vm._limits import Limits
 from vm._linux import LinuxHome
 from vm._machine import Home, Machine
 from vm._module import Module
@@ -30,9 +32,6 @@ from vm._statistics import Counters, Statistics
 from vm._threads import in_thread
 from vm._waiter import Waiter, open_waiter
 from vm.program import BytesLike, ProgramBlob
-
-if TYPE_CHECKING:
-    from vm._execution import Execution
 
 #: Rounds (about 40 ns each) for which a worker polls after it stopped, while guests do not outnumber processors:
 #: about as long as a host function that copies a megabyte, because waking a worker takes half as long again.
@@ -241,6 +240,10 @@ class Engine:
     async def _release(self, module: Module, machine: Machine, *, reusable: bool) -> None:
         assert self._home is not None
         await self._home.release(module, machine, reusable=reusable and self._open)
+
+    def _execution(self, machine: Machine, limits: Limits, *, paged: bool) -> Execution:
+        """For the guest of a new instance."""
+        return Execution(self, machine, limits, paged=paged)
 
     def _max_running(self) -> int:
         if self.config.max_running is None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from vm._errors import InstanceStateError, LimitError
 from vm._sandbox import lib
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from vm._machine import Machine
 
 _LOG = logging.getLogger("vm")
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 #: Program counters of which it is remembered how long the guest ran from there.
 _REMEMBERED: Final = 256
@@ -89,6 +93,20 @@ class Execution:
         if not self._paged or machine is None:
             return 0
         return lib.sandbox_memory_faults_served(machine.memories[0])
+
+    async def within(self, wall: float, work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs and awaits for at most `wall` seconds. The guest is stopped as it is when its task is cancelled.
+
+        Raises `LimitError`.
+        """
+        scope = asyncio.timeout(wall)
+        try:
+            async with scope:
+                return await work(*args, **kwargs)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise LimitError("wall", wall) from None
 
     def forget(self) -> None:
         """The guest is to go on somewhere else: what it stopped with unseen means nothing any more."""

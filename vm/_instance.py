@@ -3,17 +3,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import inspect
 import logging
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from vm._errors import InstanceStateError, LimitError, OutOfGasError, TrapError
-from vm._execution import Execution
 from vm._interrupts import Finished, HostCall, Interrupt, Interrupted, OutOfGas, PageFault, Step, Trap
 from vm._linker import ARGUMENT_NUMBERS, BoundHostFunction, Caller, PageHandler
 from vm._memory import Memory
@@ -32,9 +30,6 @@ if TYPE_CHECKING:
     from vm.debug_info import Frame
 
 _LOG = logging.getLogger("vm")
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 _RA = REGISTERS.index("ra")
 _SP = REGISTERS.index("sp")
@@ -63,7 +58,7 @@ class Instance:
         self._machine: Machine | None = machine
         self._engine = module._engine
         self._limits = limits
-        self._execution = Execution(module._engine, machine, limits, paged=module.config.dynamic_paging)
+        self._execution = module._engine._execution(machine, limits, paged=module.config.dynamic_paging)
         self._functions: tuple[BoundHostFunction, ...] | None = None
         self._page_handler: PageHandler | None = None
         self._calling = False
@@ -213,7 +208,7 @@ class Instance:
         try:
             if self._limits.wall is None:
                 return await self._run()
-            return await self._within(self._limits.wall, self._run)
+            return await self._execution.within(self._limits.wall, self._run)
         except LimitError as error:
             raise self._located(error) from None
 
@@ -223,17 +218,6 @@ class Instance:
         if self._machine is None:
             raise InstanceStateError("the instance was closed while it ran")
         return self._interrupt(machine, event)
-
-    async def _within(self, wall: float, work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs and awaits for at most `wall` seconds. The guest is stopped as it is when its task is cancelled."""
-        scope = asyncio.timeout(wall)
-        try:
-            async with scope:
-                return await work(*args, **kwargs)
-        except TimeoutError:
-            if not scope.expired():
-                raise
-            raise LimitError("wall", wall) from None
 
     def _located(self, error: LimitError, export: str | None = None) -> LimitError:
         """The error with the place where the guest is."""
@@ -313,7 +297,7 @@ class Instance:
             if self._limits.wall is None:
                 await self._finish(export)
             else:
-                await self._within(self._limits.wall, self._finish, export)
+                await self._execution.within(self._limits.wall, self._finish, export)
         except LimitError as error:
             raise self._located(error, str(export)) from None
         finally:

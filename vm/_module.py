@@ -16,7 +16,7 @@ from vm._errors import InstanceStateError
 from vm._instance import Instance
 from vm._module_file import pack_module, program_bytes, write_file
 from vm._sandbox import ffi, lib
-from vm._threads import in_thread
+from vm._threads import in_thread, in_trio_thread, under_trio
 from vm.debug_info import DebugInfo
 from vm.isa import InstructionSet
 from vm.memory_map import MemoryMap
@@ -126,6 +126,9 @@ class Module:
             raise InstanceStateError("native code for this process (sandbox 'generic') is not saved")
         stop = threading.Event()
         target = os.fspath(path)
+        if under_trio():
+            await in_trio_thread(_save, self, target, stop)
+            return
         task = asyncio.create_task(in_thread(_save, self, target, stop))
         cancelled: asyncio.CancelledError | None = None
         while not task.done():

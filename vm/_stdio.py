@@ -8,7 +8,6 @@ no size makes the host allocate more than `LARGEST`.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import inspect
 import io
@@ -24,6 +23,7 @@ from vm._directories import LONGEST_PATH, Directories, Directory, OpenFile
 from vm._errors import MemoryAccessError
 from vm._instance import Instance
 from vm._linker import Caller, Linker
+from vm._threads import to_thread
 from vm._types import i32, i64, u32
 
 T = TypeVar("T")
@@ -158,7 +158,7 @@ class Stdio:
         if isinstance(name, int):
             return name
         # Should the call be cancelled, the file that the thread opens closes as nobody holds it.
-        file = await _guarded(asyncio.to_thread(self._directories.open, name, flags))
+        file = await _guarded(to_thread(self._directories.open, name, flags))
         return file if isinstance(file, int) else guest.add(file)
 
     async def _close(self, caller: Caller, fd: i32) -> i32:
@@ -166,7 +166,7 @@ class Stdio:
         if stream is None:
             return -errno.EBADF
         if stream.file is not None:
-            await asyncio.to_thread(stream.file.close)
+            await to_thread(stream.file.close)
         return 0
 
     def _seek(self, caller: Caller, fd: i32, offset: i64, whence: u32) -> i64:
@@ -188,7 +188,7 @@ class Stdio:
             return name
         if not name.strip(b"/"):
             return -errno.ENOENT if not name else _put_stat(caller, result, 0, 0, _DIRECTORY)
-        status = await _guarded(asyncio.to_thread(self._directories.stat, name))
+        status = await _guarded(to_thread(self._directories.stat, name))
         return status if isinstance(status, int) else _put_status(caller, result, status)
 
     async def _fstat(self, caller: Caller, fd: i32, result: u32) -> i32:
@@ -197,7 +197,7 @@ class Stdio:
             return -errno.EBADF
         if stream.file is None:
             return _put_stat(caller, result, 0, 0, _STREAM)
-        status = await _guarded(asyncio.to_thread(stream.file.stat))
+        status = await _guarded(to_thread(stream.file.stat))
         return status if isinstance(status, int) else _put_status(caller, result, status)
 
     async def _remove(self, caller: Caller, path: u32, length: u32) -> i32:
@@ -247,9 +247,7 @@ class _Stream:
 
     @classmethod
     def of_file(cls, file: OpenFile) -> _Stream:
-        return cls(
-            lambda size: asyncio.to_thread(file.read, size), lambda data: asyncio.to_thread(file.write, data), file
-        )
+        return cls(lambda size: to_thread(file.read, size), lambda data: to_thread(file.write, data), file)
 
 
 class _Guest:
@@ -291,7 +289,7 @@ def _output(sink: Sink, name: str) -> _Stream | None:
         put = sink.write
     elif hasattr(sink, "write"):
         stream = sink
-        return _Stream(write=lambda data: asyncio.to_thread(_write_all, stream, data))
+        return _Stream(write=lambda data: to_thread(_write_all, stream, data))
     elif callable(sink):
         put = sink
     else:
@@ -324,7 +322,7 @@ def _input(source: Source) -> _Stream | None:
     elif hasattr(source, "read"):
         # What is there, instead of all that was asked for
         get_some = getattr(source, "read1", source.read)
-        return _Stream(read=lambda size: asyncio.to_thread(_read_some, get_some, size))
+        return _Stream(read=lambda size: to_thread(_read_some, get_some, size))
     elif callable(source):
         get = source
     else:
@@ -384,7 +382,7 @@ async def _change(change: Callable[..., None], *paths: bytes | int) -> int:
     for path in paths:
         if isinstance(path, int):
             return path
-    return await _guarded(asyncio.to_thread(change, *paths)) or 0
+    return await _guarded(to_thread(change, *paths)) or 0
 
 
 def _path(caller: Caller, address: int, length: int) -> bytes | int:

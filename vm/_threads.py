@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Work in threads of the event loop's executor."""
+"""Work in threads of whoever runs the present task: the executor of an asyncio loop, or trio."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
@@ -11,8 +13,32 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+def under_trio() -> bool:
+    """Whether the caller is a task of trio, which then has been imported."""
+    lowlevel: Any = sys.modules.get("trio.lowlevel")
+    return lowlevel is not None and bool(lowlevel.in_trio_task())
+
+
+async def to_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """As `asyncio.to_thread`, in tasks of trio too. Cancelled, it leaves the thread alone."""
+    if under_trio():
+        return await _in_trio_thread(function, True, *args, **kwargs)
+    return await asyncio.to_thread(function, *args, **kwargs)
+
+
+async def in_trio_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """For tasks of trio alone. Once the thread has begun nothing cancels it."""
+    return await _in_trio_thread(function, False, *args, **kwargs)
+
+
+async def _in_trio_thread(function: Callable[P, T], abandon: bool, *args: P.args, **kwargs: P.kwargs) -> T:
+    import trio
+
+    return await trio.to_thread.run_sync(functools.partial(function, *args, **kwargs), abandon_on_cancel=abandon)
+
+
 def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
-    """As `asyncio.to_thread`, with a thread that keeps neither arguments nor result.
+    """As `to_thread`, with a thread that keeps neither arguments nor result.
 
     A thread of the executor otherwise holds on to both until it gets its next turn, some time after its caller went on:
     what the caller lets go of then would not be freed.
@@ -24,7 +50,7 @@ def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Co
         made.append(held.pop()())
 
     async def wait() -> T:
-        await asyncio.to_thread(call)
+        await to_thread(call)
         return made.pop()
 
     return wait()

@@ -88,6 +88,7 @@ def test_exports() -> None:
         assert getattr(vm, name) is not None
     public = {name for name in vars(vm) if not name.startswith("_")}
     modules = {
+        "anyio",
         "assembler",
         "bindings",
         "cli",

@@ -442,6 +442,28 @@ def test_these_tests_without_io_uring(name: str) -> None:
     assert " failed" not in output
 
 
+TRIO = """
+import trio
+from guests import basic
+from vm.anyio import Engine, Linker
+
+async def main():
+    async with Engine() as engine:
+        linker = Linker()
+        linker.define("ask", lambda caller: 1)
+        async with await linker.instantiate(await engine.compile(basic())) as instance:
+            print(engine.waiting, await instance.call("ask", 2), await instance.call("count_down", 1_000_000))
+
+trio.run(main)
+"""
+
+
+def test_trio_without_io_uring(script: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("trio", reason="trio is not installed")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+    assert run_without("io_uring_setup", script(TRIO)) == "threads 3 7\n"
+
+
 def test_the_command_line_without_io_uring(tmp_path: Path) -> None:
     program = tmp_path / "basic.polkavm"
     program.write_bytes(basic().to_bytes())
