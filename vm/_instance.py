@@ -271,7 +271,7 @@ class Instance:
             machine.kill()
             error = machine.death()
             error.args = (f"sandbox process {machine.pid} broke the rules of its shared page and was killed",)
-            _LOG.warning("%s", error)
+            _LOG.warning("%s", str(error))  # a record that is kept must not keep the error's frames
             raise error
         raise machine.death()
 

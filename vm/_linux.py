@@ -173,7 +173,7 @@ class LinuxHome:
         if worker.doomed:
             _LOG.debug("worker %d is gone", worker.pid)
         else:
-            _LOG.warning("%s", worker.death())
+            _LOG.info("%s", str(worker.death()))
         self._workers.discard(worker)
         self._pool.remove(worker)
 

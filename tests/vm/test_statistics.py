@@ -158,7 +158,7 @@ async def test_page_faults_are_counted(engine: vm.Engine, pager: bool) -> None:
 async def test_a_process_that_others_kill(engine: vm.Engine, caplog: pytest.LogCaptureFixture) -> None:
     module = await engine.compile(build(BASIC, imports=["ask"]))
     async with await linker().instantiate(module) as instance:
-        with caplog.at_level(logging.WARNING, "vm"):
+        with caplog.at_level(logging.INFO, "vm"):
             os.kill(instance.pid, signal.SIGKILL)
             await until(lambda: engine.statistics().killed == 1)
         assert f"{instance.pid}" in caplog.text

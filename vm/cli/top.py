@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 import time
@@ -74,15 +75,17 @@ def _watch(seconds: float) -> None:
 
     console = Console(markup=False, highlight=False, emoji=False)
     before = _look()
-    with Live(_render(before, before, console.height), console=console, screen=True, auto_refresh=False) as live:
-        try:
-            while True:
-                time.sleep(seconds)
-                now = _look()
-                live.update(_render(before, now, console.height), refresh=True)
-                before = now
-        except KeyboardInterrupt:
-            return
+    first = _render(before, before, console.height)
+    # Ctrl-C may come at any time, also while the terminal is taken over or given back
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        Live(first, console=console, screen=True, auto_refresh=False) as live,
+    ):
+        while True:
+            time.sleep(seconds)
+            now = _look()
+            live.update(_render(before, now, console.height), refresh=True)
+            before = now
 
 
 def _as_text(before: Looks, now: Looks) -> str:
