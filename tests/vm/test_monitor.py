@@ -204,17 +204,16 @@ async def test_the_live_view_on_a_terminal(runtime: Path) -> None:
             os.set_blocking(terminal, False)
             shown = b""
 
-            def seen() -> bool:
+            def has(what: bytes, times: int = 1) -> bool:
                 nonlocal shown
                 with contextlib.suppress(BlockingIOError):
-                    shown += os.read(terminal, 1 << 16)
-                return shown.count(b"interpreter") >= 2
+                    shown += os.read(terminal, 1 << 16)  # a page at most
+                return shown.count(what) >= times
 
-            await until(seen)
+            await until(lambda: has(b"interpreter", 2))
             process.send_signal(2)
             assert await process.wait() == 0
-            seen()
-            assert b"\x1b[?1049l" in shown  # the other screen is left
+            await until(lambda: has(b"\x1b[?1049l"))  # the other screen is left
     finally:
         os.close(terminal)
         os.close(of_child)
