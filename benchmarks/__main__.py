@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Runs benchmarks and rewrites their tables in benchmarks/README.md from what they measured.
 
-Programs: compile, doom, calls, paging, spawn, loop; all of them if none is named. The tables of those that are not
-named stay as they are, as does the table of one that cannot be measured here, or whose samples were too often taken in
-company.
+Programs: compile, doom, calls, paging, spawn, fork, loop; all of them if none is named. The tables of those that are
+not named stay as they are, as does the table of one that cannot be measured here, or whose samples were too often taken
+in company.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Final
 import benchmarks.calls
 import benchmarks.compile
 import benchmarks.doom
+import benchmarks.fork
 import benchmarks.loop
 import benchmarks.paging
 import benchmarks.spawn
@@ -31,6 +32,7 @@ _PROGRAMS: Final[dict[str, Callable[[Options], Report]]] = {
     "calls": benchmarks.calls.measure,
     "paging": benchmarks.paging.measure,
     "spawn": benchmarks.spawn.measure,
+    "fork": benchmarks.fork.measure,
     "loop": benchmarks.loop.measure,
 }
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vm._limits import Limits
     from vm._machine import Machine
     from vm._module import Module
+    from vm._snapshot import Snapshot
 
 T = TypeVar("T")
 
@@ -69,10 +70,10 @@ class Engine(vm._engine.Engine):
         bridge = self._there()
         return await (super()._finish(work) if bridge is None else bridge.run(super()._finish(work)))
 
-    async def _acquire(self, module: Module, tenant: Hashable) -> Machine:
+    async def _acquire(self, module: Module, tenant: Hashable, snapshot: Snapshot | None) -> Machine:
         bridge = self._there()
         self._check_open()
-        acquiring = super()._acquire(module, tenant)
+        acquiring = super()._acquire(module, tenant, snapshot)
         return await (acquiring if bridge is None else bridge.run(acquiring))
 
     async def _release(self, module: Module, machine: Machine, *, reusable: bool) -> None:
@@ -85,9 +86,9 @@ class Engine(vm._engine.Engine):
         else:
             await bridge.finish(releasing)
 
-    def _execution(self, machine: Machine, limits: Limits, *, paged: bool) -> Execution:
+    def _execution(self, machine: Machine, limits: Limits, *, paged: bool, held: int | None) -> Execution:
         if self._bridge is None:
-            return super()._execution(machine, limits, paged=paged)
+            return super()._execution(machine, limits, paged=paged, held=held)
         from vm._bridge import BridgedExecution
 
-        return BridgedExecution(self, machine, limits, self._bridge, paged=paged)
+        return BridgedExecution(self, machine, limits, self._bridge, paged=paged, held=held)

@@ -118,8 +118,10 @@ class BridgedExecution(Execution):
 
     __slots__ = ("_bridge",)
 
-    def __init__(self, engine: Engine, machine: Machine, limits: Limits, bridge: Bridge, *, paged: bool) -> None:
-        super().__init__(engine, machine, limits, paged=paged)
+    def __init__(
+        self, engine: Engine, machine: Machine, limits: Limits, bridge: Bridge, *, paged: bool, held: int | None
+    ) -> None:
+        super().__init__(engine, machine, limits, paged=paged, held=held)
         self._bridge = bridge
 
     async def run(self) -> int:

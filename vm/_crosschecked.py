@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vm._machine import Machine
     from vm._module import Module
     from vm._sandbox import CData
+    from vm._snapshot import Snapshot
     from vm._statistics import Counters
     from vm._waiter import Waiter
     from vm._worker import Worker
@@ -91,6 +92,10 @@ class Crosschecked:
     @property
     def dead(self) -> bool:
         return self.worker.dead or self.interpreted.dead
+
+    @property
+    def usable(self) -> bool:
+        return self.worker.usable and not self.interpreted.dead
 
     def resume(self, spin_ns: int, worker_spin: int) -> int:
         if self.interpreted.dead:
@@ -250,11 +255,14 @@ class CrosscheckHome:
     async def start(self) -> None:
         await self._linux.start()
 
-    async def acquire(self, module: Module, tenant: Hashable) -> Crosschecked:
-        worker = await self._linux.acquire(module, tenant)
+    async def acquire(self, module: Module, tenant: Hashable, snapshot: Snapshot | None) -> Crosschecked:
+        # not lazy: what one has copied and the other not would be a difference of memory
+        worker = await self._linux.acquire(module, tenant, snapshot, lazy=False)
         try:
             assert module._reference is not None
             machine = Crosschecked(module, worker, Interpreted(module._reference, in_files=True))
+            if snapshot is not None:
+                await machine.interpreted.restore(snapshot, lazy=False)
         except BaseException:
             await self._linux.release(module, worker, reusable=True)
             raise

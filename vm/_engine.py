@@ -28,8 +28,10 @@ from vm._module import Module
 from vm._module_cache import ModuleCache
 from vm._module_file import prepare_directory
 from vm._monitor import Monitor
+from vm._snapshot import Snapshot
+from vm._snapshot_file import parse_snapshot, read_snapshot
 from vm._statistics import Counters, Statistics
-from vm._threads import in_thread
+from vm._threads import in_thread, in_thread_until
 from vm._waiter import Waiter, open_waiter
 from vm.program import BytesLike, ProgramBlob
 
@@ -173,6 +175,27 @@ class Engine:
         self._check_open()
         return await self._finish(self._load(os.fspath(path), config))
 
+    async def load_snapshot(self, source: BytesLike | str | os.PathLike[str], module: Module) -> Snapshot:
+        """The snapshot of a guest of `module` in a file that `Snapshot.save` wrote, or in the bytes of one.
+
+        The program and all settings (`ModuleConfig`) have to be the same; backend and sandbox do not matter. The file
+        need not be trusted: it decides over registers and memory of the guests that start from it, as a guest itself
+        can, and over nothing else.
+
+        Raises `SnapshotLoadError` that names the place if it is damaged, no snapshot, or not one of `module`; OSError
+        if the file cannot be read; `InstanceStateError` if the engine is closed or the module is another engine's;
+        ValueError for a module whose program no blob can hold.
+        """
+        self._check_open()
+        if module._engine is not self:
+            raise InstanceStateError("the module belongs to another engine")
+        if isinstance(source, str | os.PathLike):
+            read = functools.partial(read_snapshot, os.fspath(source), module)
+        else:
+            read = functools.partial(parse_snapshot, source, module)
+        handle, held = await in_thread_until(read)
+        return Snapshot(module, handle, held)
+
     async def _finish(self, work: Coroutine[Any, Any, Module]) -> Module:
         """Awaits it; closing waits for it too, cancelled or not: a thread cannot be cancelled."""
         task = asyncio.create_task(work)
@@ -232,18 +255,20 @@ class Engine:
         if not self._open:
             raise InstanceStateError("the engine is not open: use 'async with vm.Engine() as engine'")
 
-    async def _acquire(self, module: Module, tenant: Hashable) -> Machine:
+    async def _acquire(self, module: Module, tenant: Hashable, snapshot: Snapshot | None) -> Machine:
         self._check_open()
         assert self._home is not None
-        return await self._home.acquire(module, tenant)
+        if snapshot is not None:
+            snapshot._open_handle()
+        return await self._home.acquire(module, tenant, snapshot)
 
     async def _release(self, module: Module, machine: Machine, *, reusable: bool) -> None:
         assert self._home is not None
         await self._home.release(module, machine, reusable=reusable and self._open)
 
-    def _execution(self, machine: Machine, limits: Limits, *, paged: bool) -> Execution:
+    def _execution(self, machine: Machine, limits: Limits, *, paged: bool, held: int | None) -> Execution:
         """For the guest of a new instance."""
-        return Execution(self, machine, limits, paged=paged)
+        return Execution(self, machine, limits, paged=paged, held=held)
 
     def _max_running(self) -> int:
         if self.config.max_running is None:

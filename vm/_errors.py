@@ -12,6 +12,7 @@
         ├── MemoryMapError         the regions do not fit the 32-bit address space (also a ValueError)
         ├── CompileError           the blob is well formed, but no module can be made of it
         ├── ModuleLoadError        the file holds no compiled module that could be used here
+        ├── SnapshotLoadError      the file or the bytes hold no snapshot that could be used
         ├── LinkError              imports that nothing defines, all of them at once
         ├── TrapError              the guest trapped while it was being called
         ├── OutOfGasError          the guest ran out of gas while it was being called
@@ -99,6 +100,20 @@ class ModuleLoadError(VMError):
         self.path = path
         self.what = what
         super().__init__(f"cannot load a compiled module from {path}: {what}")
+
+
+class SnapshotLoadError(VMError):
+    """`source`, a path or "bytes", holds no snapshot of a guest of the given module.
+
+    `what` says why not; `offset` is the byte where that was seen (None when no single byte is to blame).
+    """
+
+    def __init__(self, source: str, what: str, *, offset: int | None = None) -> None:
+        self.source = source
+        self.what = what
+        self.offset = offset
+        where = "" if offset is None else f" (at byte {offset:#x})"
+        super().__init__(f"cannot load a snapshot from {source}: {what}{where}")
 
 
 class LinkError(VMError):

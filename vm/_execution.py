@@ -44,7 +44,6 @@ class Execution:
         "_cpu_used",
         "_durations",
         "_engine",
-        "_held",
         "_interrupted",
         "_limits",
         "_machine",
@@ -52,18 +51,21 @@ class Execution:
         "_patience",
         "_place",
         "_stopped",
+        "held",
         "running",
     )
 
-    def __init__(self, engine: Engine, machine: Machine, limits: Limits, *, paged: bool) -> None:
+    def __init__(
+        self, engine: Engine, machine: Machine, limits: Limits, *, paged: bool, held: int | None = None
+    ) -> None:
         self._engine = engine
         self._paged = paged
         self._machine: Machine | None = machine  # None: closed
         self._limits = limits
         #: Whether the guest runs, or is about to.
         self.running = False
-        # what the guest stopped with when nobody waited for it any more
-        self._held: int | None = None
+        #: What the guest stopped with when nobody waited for it any more; the next run gives it.
+        self.held = held
         # of the present run: whether it was told to stop, its place in the queue, whether the machine is waited for
         self._interrupted = False
         self._place: asyncio.Future[bool] | None = None
@@ -110,7 +112,7 @@ class Execution:
 
     def forget(self) -> None:
         """The guest is to go on somewhere else: what it stopped with unseen means nothing any more."""
-        self._held = None
+        self.held = None
 
     async def run(self) -> int:
         """Lets the guest go on until it stops; the event.
@@ -121,8 +123,8 @@ class Execution:
         machine, engine = self._machine, self._engine
         if machine is None:
             raise InstanceStateError("the instance is closed")
-        if self._held is not None:
-            event, self._held = self._held, None
+        if self.held is not None:
+            event, self.held = self.held, None
             return event
         if not machine.dead and not machine.guest.has_next_pc:
             raise InstanceStateError("there is nothing to run: call prepare_call or set next_program_counter")
@@ -200,7 +202,7 @@ class Execution:
         try:
             event = await machine.wait()
         except asyncio.CancelledError:
-            self._held = await self._park(machine)
+            self.held = await self._park(machine)
             raise
         finally:
             self._awaited = False

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from vm._errors import InstanceStateError, SandboxError, VMError
 from vm._nursery import sandbox_error
+from vm._restore import restore
 from vm._sandbox import ffi, lib
 from vm._thread_cpu import ThreadCpu
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from vm._machine import Machine
     from vm._module import Module
     from vm._sandbox import CData
+    from vm._snapshot import Snapshot
     from vm._statistics import Counters
 
 _LOG = logging.getLogger("vm")
@@ -81,6 +83,10 @@ class Generic:
         self._cpu = ThreadCpu()
         self.pid = os.getpid()
         self.dead = False
+
+    @property
+    def usable(self) -> bool:
+        return not self.dead
 
     def resume(self, spin_ns: int, worker_spin: int) -> int:
         self._interrupts.clear()
@@ -181,9 +187,11 @@ class GenericHome:
         self._handle = ffi.gc(result[0], lib.sandbox_generic_close)
         self._threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="vm-generic")
 
-    async def acquire(self, module: Module, tenant: Hashable) -> Generic:
+    async def acquire(self, module: Module, tenant: Hashable, snapshot: Snapshot | None) -> Generic:
         assert self._threads is not None
         machine = Generic(module._image, self._handle, self._threads)
+        if snapshot is not None:
+            await restore(lib.sandbox_generic_restore, machine._handle, snapshot._open_handle())
         self._machines.add(machine)
         self._counters.spawned += 1
         return machine

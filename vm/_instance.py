@@ -18,15 +18,21 @@ from vm._memory import Memory
 from vm._nursery import sandbox_error
 from vm._pager import Pager
 from vm._registers import Registers
+from vm._restore import INLINE
 from vm._sandbox import lib
+from vm._snapshot import Snapshot, take_snapshot
+from vm._threads import in_thread_until
 from vm._types import WORD, from_registers, registers_of, resolve, to_registers
 from vm.isa import REGISTERS, RETURN_TO_HOST
 from vm.memory_map import align_up
 
 if TYPE_CHECKING:
+    import anyio
+
     from vm._limits import Limits
     from vm._machine import Machine
     from vm._module import Module
+    from vm._sandbox import CData
     from vm.debug_info import Frame
 
 _LOG = logging.getLogger("vm")
@@ -50,7 +56,7 @@ class Instance:
     An async context manager: leaving it closes the instance.
     """
 
-    def __init__(self, module: Module, machine: Machine, limits: Limits) -> None:
+    def __init__(self, module: Module, machine: Machine, limits: Limits, held: int | None = None) -> None:
         if limits.gas is not None:
             machine.guest.gas = limits.gas
         if limits.memory is not None:
@@ -58,10 +64,12 @@ class Instance:
         self._machine: Machine | None = machine
         self._engine = module._engine
         self._limits = limits
-        self._execution = module._engine._execution(machine, limits, paged=module.config.dynamic_paging)
+        self._execution = module._engine._execution(machine, limits, paged=module.config.dynamic_paging, held=held)
         self._functions: tuple[BoundHostFunction, ...] | None = None
         self._page_handler: PageHandler | None = None
         self._calling = False
+        # done when the snapshot is there that a thread is taking
+        self._copying: anyio.Event | None = None
         self._caller = Caller(self)
         # called once, when the instance is closed
         self._closing: list[Callable[[], None]] = []
@@ -91,6 +99,8 @@ class Instance:
         machine = self._open_machine()
         if self._execution.running:
             raise InstanceStateError("the instance is running")
+        if self._copying is not None:
+            raise InstanceStateError("a snapshot of the instance is being taken")
         return machine
 
     @property
@@ -156,6 +166,42 @@ class Instance:
     def clear_registers(self) -> None:
         """Sets all registers to 0."""
         self._stopped_machine().guest.regs = [0] * len(REGISTERS)
+
+    async def snapshot(self) -> Snapshot:
+        """Registers, memory and program counter as they are, to start others from (`Snapshot.instantiate`).
+
+        The guest goes on as if nothing had been. It has to be stopped: before its first call, after one, at any
+        interrupt (a trapped one cannot go on, and neither can its copies), also in a host function that it has called.
+        What `run` has not told yet because it was cancelled, the copies' `run` tells. Limits, host functions and pagers
+        are not part of it.
+
+        Raises `InstanceStateError` if the instance is closed or running, `SandboxDiedError` if its process is dead or
+        was killed, OSError if there is no memory for it.
+        """
+        machine = self._stopped_machine()
+        if not machine.usable:
+            raise machine.death()
+        held = self._execution.held
+        if held == lib.SANDBOX_OVER_LIMIT:
+            held = lib.SANDBOX_TRAP  # the copies may have other limits, but cannot go on either
+
+        def take() -> CData:
+            return take_snapshot(machine.memories[0], machine.guest)
+
+        layout = self.module.memory_map
+        accessible = layout.stack_accessible + layout.rw_accessible + layout.aux_accessible + self.memory.heap_size
+        # memory of this process is looked at page by page, files where they have any
+        size = int(lib.sandbox_memory_resident(machine.memories[0])) or accessible
+        if size <= INLINE:
+            return Snapshot(self.module, take(), held)
+        import anyio  # here, because nothing else needs it, and it takes long
+
+        self._copying = copying = anyio.Event()
+        try:
+            return Snapshot(self.module, await in_thread_until(take), held)
+        finally:
+            self._copying = None
+            copying.set()
 
     # --- running ---
 
@@ -368,6 +414,8 @@ class Instance:
         if machine is not None:
             running = self._execution.running
             self._execution.close()
+            if self._copying is not None:
+                await self._copying.wait()
             await self._engine._release(self.module, machine, reusable=not running)
 
     async def __aenter__(self) -> Instance:

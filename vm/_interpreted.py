@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from vm._errors import InstanceStateError, VMError
 from vm._nursery import sandbox_error
+from vm._restore import restore
 from vm._sandbox import ffi, lib
 from vm._thread_cpu import ThreadCpu
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from vm._machine import Machine
     from vm._module import Module
     from vm._sandbox import CData
+    from vm._snapshot import Snapshot
     from vm._statistics import Counters
 
 #: Instructions that run on the event loop's thread first: some tens of microseconds.
@@ -60,6 +62,14 @@ class Interpreted:
     @property
     def pid(self) -> int:
         return os.getpid()
+
+    @property
+    def usable(self) -> bool:
+        return not self.dead
+
+    async def restore(self, snapshot: Snapshot, *, lazy: bool) -> None:
+        """Makes memory and registers those of the snapshot, before the first run."""
+        await restore(lib.sandbox_interpreted_restore, self._handle, snapshot._open_handle(), lazy)
 
     def resume(self, spin_ns: int, worker_spin: int) -> int:
         return lib.SANDBOX_DIED if self.dead else _run(self._cpu, self._handle, _INLINE, False)
@@ -120,8 +130,10 @@ class InterpreterHome:
     async def start(self) -> None:
         """There is nothing to prepare."""
 
-    async def acquire(self, module: Module, tenant: Hashable) -> Interpreted:
+    async def acquire(self, module: Module, tenant: Hashable, snapshot: Snapshot | None) -> Interpreted:
         machine = Interpreted(module._image)
+        if snapshot is not None:
+            await machine.restore(snapshot, lazy=True)
         self._machines.add(machine)
         self._counters.spawned += 1
         return machine

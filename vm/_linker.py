@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 from vm._errors import LinkError
 from vm._pager import Pager
+from vm._snapshot import Snapshot
 from vm._types import IntType, from_registers, registers_of, resolve, to_registers
 from vm.isa import ARGUMENT_REGISTERS, REGISTERS
 
@@ -201,13 +202,16 @@ class Linker:
         """Whether `on_page_fault` was used."""
         return self._page_handler is not None
 
-    async def instantiate(self, module: Module, *, limits: Limits | None = None, tenant: Hashable = None) -> Instance:
-        """A new instance of `module` whose imports are served by this linker.
+    async def instantiate(
+        self, source: Module | Snapshot, *, limits: Limits | None = None, tenant: Hashable = None
+    ) -> Instance:
+        """A new instance of a module, or of a snapshot, whose imports are served by this linker.
 
-        Takes and raises what `Module.instantiate` does, and `LinkError` that names every import without a function.
+        Takes and raises what `Module.instantiate` and `Snapshot.instantiate` do, and `LinkError` that names every
+        import without a function.
         """
-        functions = self._resolve(module)
-        instance = await module.instantiate(limits=limits, tenant=tenant)
+        functions = self._resolve(source.module if isinstance(source, Snapshot) else source)
+        instance = await source.instantiate(limits=limits, tenant=tenant)
         instance._link(functions, self._page_handler)
         return instance
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from vm._nursery import Nursery
 from vm._pool import NOBODY, Pool
+from vm._restore import INLINE
 from vm._worker import Worker
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from vm._machine import Machine
     from vm._module import Module
     from vm._sandbox import CData
+    from vm._snapshot import Snapshot
     from vm._statistics import Counters
     from vm._waiter import Waiter
 
@@ -91,18 +93,30 @@ class LinuxHome:
             self._nursery = None
             await nursery.aclose()
 
-    async def acquire(self, module: Module, tenant: Hashable) -> Worker:
-        """A worker for `module`, reset, that nobody else has and no other tenant had."""
+    async def acquire(
+        self, module: Module, tenant: Hashable, snapshot: Snapshot | None, *, lazy: bool = True
+    ) -> Worker:
+        """A worker for `module`, reset or in the state of `snapshot`, that nobody else has and no other tenant had.
+        `lazy`: it may get the snapshot's pages when they are touched."""
         if self._config.reuse == "always":
             tenant = None
-        worker = self._pool.take(module, tenant)
+        worker = self._pool.take(module, tenant, snapshot)
         if worker is None:
             worker = await self._new_worker(module)
         if worker.tenant is not NOBODY:
             self._counters.reused += 1
         elif self._spares:
-            self._refill(module)
+            self._refill(module, snapshot)
         worker.tenant = tenant
+        if not worker.holds(snapshot):
+            try:
+                if snapshot is None:
+                    await worker.reset()
+                else:
+                    await worker.restore(snapshot, pristine=worker.snapshot is None, lazy=lazy)
+            except BaseException:
+                worker.kill()
+                raise
         return worker
 
     async def _new_worker(self, module: Module) -> Worker:
@@ -114,16 +128,17 @@ class LinuxHome:
             task.add_done_callback(_kill_spawned)
             raise
 
-    def _start_spawning(self, module: Module) -> asyncio.Task[Worker]:
-        task = asyncio.create_task(self._spawn(module._image))
+    def _start_spawning(self, module: Module, state: weakref.ref[Snapshot] | None = None) -> asyncio.Task[Worker]:
+        task = asyncio.create_task(self._spawn_in(module._image, state))
         self._spawns.add(task)
         task.add_done_callback(self._spawns.discard)
         return task
 
-    def _refill(self, module: Module) -> None:
-        """Starts spare workers until there are enough. One that cannot be started is no error: the next instance
-        tries again, and tells."""
+    def _refill(self, module: Module, snapshot: Snapshot | None) -> None:
+        """Starts spare workers until there are enough, in the state of `snapshot` if that is worthwhile. One that
+        cannot be started is no error: the next instance tries again, and tells."""
         reference = weakref.ref(module)
+        state = weakref.ref(snapshot) if snapshot is not None and _is_kept(snapshot) else None
 
         def spawned(task: asyncio.Task[Worker]) -> None:
             module = reference()
@@ -138,7 +153,20 @@ class LinuxHome:
 
         while self._pool.spares(module) + module._spawning < self._spares:
             module._spawning += 1
-            self._start_spawning(module).add_done_callback(spawned)
+            self._start_spawning(module, state).add_done_callback(spawned)
+
+    async def _spawn_in(self, image: CData, state: weakref.ref[Snapshot] | None) -> Worker:
+        """A new worker, in the state of a snapshot if that is still there."""
+        worker = await self._spawn(image)
+        snapshot = None if state is None else state()
+        if snapshot is not None and _is_kept(snapshot):
+            try:
+                # in a thread, however short: the loop has other work, such as the instance that took the last spare one
+                await worker.restore(snapshot, pristine=True, inline=0)
+            except BaseException:
+                worker.kill()
+                raise
+        return worker
 
     async def _spawn(self, image: CData) -> Worker:
         started = monotonic_ns()
@@ -178,7 +206,7 @@ class LinuxHome:
         self._pool.remove(worker)
 
     async def release(self, module: Module, machine: Machine, *, reusable: bool) -> None:
-        """Takes a worker back: it is reset and kept, or killed."""
+        """Takes a worker back: it is reset, maybe to the snapshot that it started from, and kept, or killed."""
         worker = cast(Worker, machine)
         if (
             reusable
@@ -188,7 +216,11 @@ class LinuxHome:
             and self._config.max_idle_workers
         ):
             try:
-                await worker.reset()
+                snapshot = None if worker.snapshot is None else worker.snapshot()
+                if snapshot is not None and _is_kept(snapshot):
+                    await worker.restore(snapshot, pristine=False)
+                else:
+                    await worker.reset()
             except BaseException:
                 worker.kill()
                 raise
@@ -196,6 +228,13 @@ class LinuxHome:
                 self._pool.put(module, worker)
                 return
         worker.kill()
+
+
+def _is_kept(snapshot: Snapshot) -> bool:
+    """Whether idle workers are to be in the state of the snapshot: it is open and small, and to restore it is more than
+    to note where its pages are, as with dynamic paging."""
+    paged = snapshot.module.config.dynamic_paging
+    return snapshot._handle is not None and not paged and snapshot.resident_size <= INLINE
 
 
 def _allow_open_files() -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vm._errors import VMError
     from vm._module import Module
     from vm._sandbox import CData
+    from vm._snapshot import Snapshot
 
 
 class Machine(Protocol):
@@ -36,6 +37,10 @@ class Machine(Protocol):
     @property
     def dead(self) -> bool:
         """Whether it can never run again."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether it is not dead, nor was killed."""
 
     def resume(self, spin_ns: int, worker_spin: int) -> int:
         """Lets the guest go on; SANDBOX_BUSY if it did not stop again within `spin_ns` nanoseconds."""
@@ -73,9 +78,9 @@ class Home(Protocol):
     async def start(self) -> None:
         """Makes it ready. Raises with the remedy if this machine cannot."""
 
-    async def acquire(self, module: Module, tenant: Hashable) -> Machine:
-        """A machine for `module` in its initial state, that nobody else has; no other tenant's guest was in it, unless
-        `Config.reuse` allows that."""
+    async def acquire(self, module: Module, tenant: Hashable, snapshot: Snapshot | None) -> Machine:
+        """A machine for `module` in its initial state, or that of a `snapshot` which is open, that nobody else has; no
+        other tenant's guest was in it, unless `Config.reuse` allows that."""
 
     async def release(self, module: Module, machine: Machine, *, reusable: bool) -> None:
         """Takes one back; `reusable`: it is stopped and did nothing out of the rules."""

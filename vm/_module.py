@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import hashlib
 import os
@@ -16,7 +15,7 @@ from vm._errors import InstanceStateError
 from vm._instance import Instance
 from vm._module_file import pack_module, program_bytes, write_file
 from vm._sandbox import ffi, lib
-from vm._threads import in_thread, in_trio_thread, under_trio
+from vm._threads import in_thread_until
 from vm.debug_info import DebugInfo
 from vm.isa import InstructionSet
 from vm.memory_map import MemoryMap
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from vm._engine import Engine
     from vm._limits import Limits
     from vm._sandbox import CData
+    from vm._snapshot import Snapshot
     from vm._worker import Worker
 
 
@@ -82,6 +82,14 @@ class Module:
         """SHA-256 of the program as a blob (`ProgramBlob.to_bytes`), in hexadecimal."""
         return hashlib.sha256(self.blob.to_bytes()).hexdigest()
 
+    @functools.cached_property
+    def _program_digest(self) -> bytes:
+        """SHA-256 of the blob's bytes. Raises ValueError if it has none."""
+        program = program_bytes(self.blob)
+        if program is None:
+            raise ValueError("the program cannot be saved: no blob has fields like these")
+        return hashlib.sha256(program).digest()
+
     @property
     def native_size(self) -> int:
         """Bytes of native code; 0 for the interpreter."""
@@ -124,23 +132,8 @@ class Module:
         """
         if self._engine.config.runs_in_process:
             raise InstanceStateError("native code for this process (sandbox 'generic') is not saved")
-        stop = threading.Event()
-        target = os.fspath(path)
-        if under_trio():
-            await in_trio_thread(_save, self, target, stop)
-            return
-        task = asyncio.create_task(in_thread(_save, self, target, stop))
-        cancelled: asyncio.CancelledError | None = None
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError as error:
-                stop.set()  # the thread gives up soon, and takes away what it wrote
-                cancelled = error
-        if cancelled is not None:
-            task.exception()  # seen
-            raise cancelled
-        task.result()
+        stop = threading.Event()  # the thread gives up soon, and takes away what it wrote
+        await in_thread_until(functools.partial(_save, self, os.fspath(path), stop), stop)
 
     def _pack(self, program: bytes) -> list[bytes | memoryview]:
         """The parts of a file that holds this module, with the bytes of its blob."""
@@ -160,13 +153,17 @@ class Module:
         `InstanceStateError` if the engine is closed, `LimitError` if the program's stack and initial data take more
         than the limit of memory, ValueError for a limit of gas if the module is not metered.
         """
+        return await self._start(None, limits, tenant)
+
+    async def _start(self, snapshot: Snapshot | None, limits: Limits | None, tenant: Hashable) -> Instance:
+        """A new instance, as the program begins or as `snapshot` has it."""
         engine = self._engine
         strictest = engine.config.limits if limits is None else engine.config.limits & limits
         if strictest.gas is not None and self.config.gas_metering is None:
             raise ValueError("a limit of gas: the module is not metered (ModuleConfig.gas_metering)")
-        machine = await engine._acquire(self, tenant)
+        machine = await engine._acquire(self, tenant, snapshot)
         try:
-            return Instance(self, machine, strictest)
+            return Instance(self, machine, strictest, None if snapshot is None else snapshot._held)
         except BaseException:
             await engine._release(self, machine, reusable=False)
             raise

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from vm._module import Module
+    from vm._snapshot import Snapshot
     from vm._worker import Worker
 
 
@@ -35,12 +36,14 @@ class Pool:
     def __len__(self) -> int:
         return len(self._idle)
 
-    def take(self, module: Module, tenant: Hashable) -> Worker | None:
-        """A worker that served `tenant` last, or nobody yet; None if there is none."""
+    def take(self, module: Module, tenant: Hashable, snapshot: Snapshot | None) -> Worker | None:
+        """A worker that served `tenant` last, or nobody yet, preferably one that holds `snapshot`; None if there is
+        none."""
         for whose in (tenant, NOBODY):
             idle = module._idle.get(whose)
             while idle:
-                worker = idle.pop()
+                worker = next((worker for worker in reversed(idle) if worker.holds(snapshot)), idle[-1])
+                idle.remove(worker)
                 if not idle:
                     del module._idle[whose]
                 del self._idle[worker]

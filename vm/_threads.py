@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
@@ -35,6 +36,26 @@ async def _in_trio_thread(function: Callable[P, T], abandon: bool, *args: P.args
     import trio
 
     return await trio.to_thread.run_sync(functools.partial(function, *args, **kwargs), abandon_on_cancel=abandon)
+
+
+async def in_thread_until(function: Callable[[], T], stop: threading.Event | None = None) -> T:
+    """Calls `function` in a thread and awaits its end, also when that is cancelled: then `stop` is set, and whoever
+    cancelled gets their CancelledError afterwards. In trio nothing cancels it once it has begun."""
+    if under_trio():
+        return await in_trio_thread(function)
+    task = asyncio.create_task(in_thread(function))
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            if stop is not None:
+                stop.set()
+            cancelled = error
+    if cancelled is not None:
+        task.exception()  # seen
+        raise cancelled
+    return task.result()
 
 
 def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:

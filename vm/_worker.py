@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import time
+import weakref
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,11 +18,13 @@ from typing import TYPE_CHECKING, Final
 from vm._errors import SandboxDiedError, SandboxError
 from vm._nursery import Nursery, sandbox_error, step_error
 from vm._pool import NOBODY
+from vm._restore import INLINE, restore
 from vm._sandbox import ffi, lib
 from vm._threads import in_thread
 
 if TYPE_CHECKING:
     from vm._sandbox import CData
+    from vm._snapshot import Snapshot
     from vm._waiter import Waiter
 
 #: Resetting more memory than this (bytes) happens off the event loop's thread.
@@ -48,6 +51,7 @@ class Worker:
         "handle",
         "memories",
         "pid",
+        "snapshot",
         "tenant",
     )
 
@@ -68,6 +72,8 @@ class Worker:
         self._interrupting = False
         #: Whose guest it serves, or served last; at first nobody's.
         self.tenant: Hashable = NOBODY
+        #: The snapshot that its guest started from and in whose state it is when it is idle; None: the initial state.
+        self.snapshot: weakref.ref[Snapshot] | None = None
         #: Process id as this process sees it.
         self.pid = 0
         #: Whether its death was seen.
@@ -132,6 +138,21 @@ class Worker:
     def _page_in(self) -> int:
         return lib.sandbox_worker_page_in(self.handle)
 
+    def holds(self, snapshot: Snapshot | None) -> bool:
+        """Whether, idle, it is in the state of the snapshot; None: of no snapshot."""
+        return self.snapshot is None if snapshot is None else self.snapshot is not None and self.snapshot() is snapshot
+
+    async def restore(self, snapshot: Snapshot, *, pristine: bool, lazy: bool = False, inline: int = INLINE) -> None:
+        """Makes memory and registers those of the snapshot; `pristine`: it is in its initial state.
+
+        More than `inline` bytes are restored off the event loop's thread. Raises `SandboxError`.
+        """
+        handle = snapshot._open_handle()
+        resident = 0 if pristine else lib.sandbox_memory_resident(self.memories[0])
+        arguments = (self.handle, handle, pristine, lazy)
+        await restore(lib.sandbox_worker_restore, *arguments, resident=resident, inline=inline)
+        self.snapshot = weakref.ref(snapshot)
+
     async def reset(self) -> None:
         """Makes memory and registers as they were at the start. Raises `SandboxError`."""
         if lib.sandbox_memory_resident(self.memories[0]) > _RESET_INLINE:
@@ -140,6 +161,7 @@ class Worker:
             error = lib.sandbox_worker_reset(self.handle)
         if error < 0:
             raise sandbox_error(error, "resetting guest memory")
+        self.snapshot = None
 
     def interrupt(self) -> bool:
         """Has the guest stop where it is; see `Machine.interrupt`."""

@@ -24,6 +24,7 @@ from vm._errors import (
     ProgramParseError,
     SandboxDiedError,
     SandboxError,
+    SnapshotLoadError,
     TrapError,
     VMError,
 )
@@ -35,6 +36,7 @@ from vm._memory import Memory
 from vm._module import Module
 from vm._pager import FilePager, Pager, ZeroPager
 from vm._registers import Registers
+from vm._snapshot import Snapshot
 from vm._statistics import Histogram, Statistics
 from vm._stdio import Stdio
 from vm._types import i32, i64, u32, u64
@@ -82,6 +84,8 @@ __all__ = [
     "Registers",
     "SandboxDiedError",
     "SandboxError",
+    "Snapshot",
+    "SnapshotLoadError",
     "Statistics",
     "Stdio",
     "Step",

@@ -168,6 +168,11 @@ void pvm_interpreter_destroy(struct pvm_interpreter *interpreter)
     free(interpreter);
 }
 
+bool pvm_interpreter_has(const struct pvm_interpreter *interpreter, uint32_t pc)
+{
+    return pvm_find_step(interpreter, pc) != NO_STEP;
+}
+
 size_t pvm_interpreter_size(const struct pvm_interpreter *interpreter)
 {
     size_t of_step = sizeof *interpreter->steps + sizeof *interpreter->pcs + sizeof *interpreter->costs;
@@ -194,7 +199,7 @@ static enum pvm_exit trap(struct pvm_machine *machine)
     machine->pc = machine->next_pc;
     machine->next_pc = PVM_NO_PC;
     machine->fault = PVM_NO_ADDRESS;
-    machine->progress = PROGRESS_CHARGED;
+    machine->progress = PVM_PROGRESS_CHARGED;
     machine->entering = false;
     return PVM_EXIT_TRAP;
 }
@@ -235,14 +240,14 @@ enum pvm_exit pvm_interpreter_run(const struct pvm_interpreter *interpreter, str
         if (!at_start && !charge(interpreter, machine, cost))
             return PVM_EXIT_NOT_ENOUGH_GAS;
         machine->entering = false;
-        machine->progress = PROGRESS_NONE;
+        machine->progress = PVM_PROGRESS_NONE;
     }
 
     /* get past what is paid for or stepped already: a pause, or else the step before, which would have charged */
-    bool pay = pauses ? machine->progress == PROGRESS_STEPPED : machine->progress != PROGRESS_CHARGED && at_start;
+    bool pay = pauses ? machine->progress == PVM_PROGRESS_STEPPED : machine->progress != PVM_PROGRESS_CHARGED && at_start;
     if (pay && !charge(interpreter, machine, pauses ? (uint32_t)interpreter->steps[step].x : cost))
         return PVM_EXIT_NOT_ENOUGH_GAS;
-    if (pauses && machine->progress != PROGRESS_NONE)
+    if (pauses && machine->progress != PVM_PROGRESS_NONE)
         step++;
     int64_t most = budget == 0 ? 1 : budget < INT64_MAX ? (int64_t)budget : INT64_MAX;
     if (interpreter->program.isa == PVM_ISA_LATEST32)

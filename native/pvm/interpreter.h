@@ -58,7 +58,7 @@ struct pvm_machine {
     uint64_t next_pc; /* where it goes on, or PVM_NO_PC: to run then traps */
     uint64_t fault;   /* after a trap: the first byte that an access to memory failed at, or PVM_NO_ADDRESS */
     bool entering;    /* the caller set next_pc: the whole containing block is charged (specification, section 8) */
-    uint8_t progress; /* the interpreter's own: how far the instruction at next_pc has got; at first 0 */
+    uint8_t progress; /* enum pvm_progress of the instruction at next_pc; at first 0 */
     uint32_t host_call;
     struct pvm_region regions[PVM_REGION_COUNT];
 };
@@ -73,6 +73,9 @@ struct pvm_interpreter;
 int pvm_interpreter_create(const struct pvm_program *program, const struct pvm_execution *execution,
                            struct pvm_interpreter **interpreter);
 void pvm_interpreter_destroy(struct pvm_interpreter *interpreter);
+
+/* Whether control can be at `pc`: an instruction, or a place without one that control can run into. */
+bool pvm_interpreter_has(const struct pvm_interpreter *interpreter, uint32_t pc);
 
 /* Bytes that it takes, its program's buffers not counted. */
 size_t pvm_interpreter_size(const struct pvm_interpreter *interpreter);

@@ -301,7 +301,7 @@ jump_to_address: {
     if (address != PVM_RETURN_TO_HOST)
         goto step_trap;
     exit = PVM_EXIT_FINISHED;
-    machine->progress = PROGRESS_NONE;
+    machine->progress = PVM_PROGRESS_NONE;
     machine->pc = pcs[at - steps];
     machine->next_pc = PVM_NO_PC;
     goto leave;
@@ -539,7 +539,7 @@ step_check:
 step_pause:
     if (interpreter->execution.step_tracing) {
         exit = PVM_EXIT_STEP;
-        machine->progress = PROGRESS_STEPPED;
+        machine->progress = PVM_PROGRESS_STEPPED;
         machine->pc = machine->next_pc = pcs[at - steps];
         goto leave;
     }
@@ -557,7 +557,7 @@ step_ecalli:
 step_sbrk:
     exit = PVM_EXIT_SBRK;
 leave_for_host:
-    machine->progress = PROGRESS_NONE;
+    machine->progress = PVM_PROGRESS_NONE;
     machine->pc = pcs[at - steps];
     do
         at++;
@@ -577,27 +577,27 @@ step_trap:
     machine->fault = PVM_NO_ADDRESS;
 trap:
     exit = PVM_EXIT_TRAP;
-    machine->progress = PROGRESS_CHARGED;
+    machine->progress = PVM_PROGRESS_CHARGED;
     machine->pc = pcs[at - steps];
     machine->next_pc = PVM_NO_PC;
     goto leave;
 
 out_of_budget_within:
-    machine->progress = PROGRESS_CHARGED;
+    machine->progress = PVM_PROGRESS_CHARGED;
     goto stop_for_budget;
 out_of_budget:
-    machine->progress = PROGRESS_NONE;
+    machine->progress = PVM_PROGRESS_NONE;
 stop_for_budget:
     exit = PVM_EXIT_BUDGET;
     machine->pc = machine->next_pc = pcs[at - steps];
     goto leave;
 
 out_of_gas_within:
-    machine->progress = PROGRESS_CHARGED;
+    machine->progress = PVM_PROGRESS_CHARGED;
     cost = 0;
     goto stop_for_gas;
 out_of_gas:
-    machine->progress = PROGRESS_STEPPED;
+    machine->progress = PVM_PROGRESS_STEPPED;
     cost = pvm_entry_cost(interpreter, (uint32_t)(at - steps));
 stop_for_gas:
     exit = PVM_EXIT_NOT_ENOUGH_GAS;

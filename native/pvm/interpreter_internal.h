@@ -109,13 +109,6 @@ static inline int64_t pvm_overdraw(int64_t gas, uint32_t cost)
     return gas < INT64_MIN + cost ? INT64_MIN : gas - cost;
 }
 
-/* How far the instruction at pvm_machine.next_pc has got. */
-enum progress {
-    PROGRESS_NONE,
-    PROGRESS_STEPPED, /* PVM_EXIT_STEP was returned for it */
-    PROGRESS_CHARGED, /* stepped, and its block is charged for, or itself */
-};
-
 /* Fills steps, pcs, costs and index. -ENOMEM leaves what there is to be freed. `codes` is by step_kind. */
 int pvm_predecode(struct pvm_interpreter *interpreter, const int32_t *codes);
 

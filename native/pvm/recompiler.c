@@ -269,6 +269,20 @@ static void begin_stretches(struct pvm_emitter *e, uint32_t pc)
     }
 }
 
+static inline void emit_step(struct pvm_emitter *e)
+{
+    if (e->execution->step_tracing)
+        pvm_emit_leave(e, e->step);
+}
+
+static inline void emit_charge_before(struct pvm_emitter *e, uint32_t pc, bool starts_block)
+{
+    if (e->metered && e->execution->per_instruction)
+        emit_charge(e, 1);
+    else if (e->metered && starts_block)
+        emit_charge(e, pvm_block_cost(e->program, &e->execution->cost, pc));
+}
+
 /* Enters the instruction at `pc`, about to be emitted, into the tables, and emits what comes before it: the
  * stop of step tracing, then the charge for its block if it is the first. */
 static inline void begin_instruction(struct pvm_emitter *e, uint32_t pc, bool starts_block)
@@ -277,12 +291,8 @@ static inline void begin_instruction(struct pvm_emitter *e, uint32_t pc, bool st
     result->instructions[result->instruction_count++] =
         (struct pvm_instruction){.pc = pc, .native = pvm_native_offset(e)};
     if (e->prefixed) {
-        if (e->execution->step_tracing)
-            pvm_emit_leave(e, e->step);
-        if (e->metered && e->execution->per_instruction)
-            emit_charge(e, 1);
-        else if (e->metered && starts_block)
-            emit_charge(e, pvm_block_cost(e->program, &e->execution->cost, pc));
+        emit_step(e);
+        emit_charge_before(e, pc, starts_block);
     }
     e->pc = pc;
     e->body = pvm_native_offset(e);
@@ -422,6 +432,30 @@ int pvm_recompile(const struct pvm_program *program, const struct pvm_execution 
     if (shrunk)
         result->instructions = shrunk;
     return 0;
+}
+
+uint32_t pvm_native_after(const struct pvm_program *program, const struct pvm_execution *execution, bool gs_base,
+                          const struct pvm_instruction *at, uint32_t progress)
+{
+    /* emitted again, to see how long it is, which depends on the costs alone */
+    uint8_t scratch[PVM_MAX_NATIVE_LENGTH];
+    struct pvm_stub_fixup stub;
+    const struct pvm_target target = {.vmctx = gs_base ? INT32_MIN : 0, .gs_base = gs_base};
+    struct pvm_emitter e = {
+        .x86 = {.at = scratch},
+        .start = scratch,
+        .program = program,
+        .target = &target,
+        .execution = execution,
+        .metered = execution->gas_metering != PVM_GAS_NONE,
+        .stubs = &stub,
+    };
+    uint32_t block;
+    if (progress >= PVM_PROGRESS_STEPPED)
+        emit_step(&e);
+    if (progress >= PVM_PROGRESS_CHARGED && pvm_block_start(program, at->pc, &block))
+        emit_charge_before(&e, at->pc, block == at->pc);
+    return at->native + pvm_native_offset(&e);
 }
 
 uint32_t pvm_memset_start(const struct pvm_execution *execution, bool gs_base, uint32_t native)

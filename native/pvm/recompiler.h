@@ -141,6 +141,11 @@ uint32_t pvm_fixup_memset(uint32_t isa, uint64_t *regs, const uint64_t *tmp);
  * up: at its beginning, behind the charge for its block. */
 uint32_t pvm_memset_start(const struct pvm_execution *execution, bool gs_base, uint32_t native);
 
+/* Where native code goes on with the instruction `at` that has got so far (enum pvm_progress). PVM_PROGRESS_CHARGED is
+ * for one in a block (pvm_block_start). */
+uint32_t pvm_native_after(const struct pvm_program *program, const struct pvm_execution *execution, bool gs_base,
+                          const struct pvm_instruction *at, uint32_t progress);
+
 /* The gas stub at native offset `native`; NULL where there is none. */
 const struct pvm_gas_stub *pvm_find_gas_stub(const struct pvm_recompiled *recompiled, uint64_t native);
 

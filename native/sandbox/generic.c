@@ -167,6 +167,11 @@ sandbox_memory *sandbox_generic_memory(sandbox_generic *self)
     return &self->recompiled.memory;
 }
 
+int sandbox_generic_restore(sandbox_generic *self, sandbox_snapshot *snapshot)
+{
+    return recompiled_restore(&self->recompiled, snapshot, true, true);
+}
+
 int sandbox_generic_reset(sandbox_generic *self)
 {
     return recompiled_reset(&self->recompiled);

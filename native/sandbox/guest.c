@@ -93,6 +93,13 @@ static struct guest_access guest_access(const uint64_t *regs, const struct pvm_d
     }
 }
 
+bool guest_touches_memory(uint32_t op)
+{
+    const uint64_t regs[PVM_REGISTER_COUNT] = {0};
+    const struct pvm_decoded instruction = {.op = (uint8_t)op};
+    return guest_access(regs, &instruction).size > 0;
+}
+
 bool guest_page_fault(const struct sandbox_memory *memory, struct sandbox_guest *guest,
                       const struct pvm_decoded *instruction)
 {
@@ -101,7 +108,7 @@ bool guest_page_fault(const struct sandbox_memory *memory, struct sandbox_guest 
     const struct guest_access access = guest_access(guest->regs, instruction);
     if (access.size == 0)
         return false;
-    const int64_t page = sandbox_memory_fault(memory, access.address, access.size, access.write);
+    const int64_t page = memory_fault(memory, access.address, access.size, access.write);
     if (page < 0)
         return false;
     guest->fault_address = (uint32_t)page;

@@ -19,6 +19,9 @@ uint64_t guest_word_mask(const struct sandbox_image *image);
 /* Whether it is metered and has less than nothing, which async metering leaves behind: it runs no instruction then. */
 bool guest_is_overdrawn(const struct sandbox_image *image, const struct sandbox_guest *guest);
 
+/* Whether an operation (enum pvm_op) loads or stores. */
+bool guest_touches_memory(uint32_t op);
+
 /* The instruction at `pc`; an invalid one behind an over-long instruction and at the end of the code. */
 struct pvm_decoded guest_instruction(const struct sandbox_image *image, uint32_t pc);
 

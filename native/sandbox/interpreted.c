@@ -14,6 +14,7 @@
 #include "sandbox/memory.h"
 #include "sandbox/pager.h"
 #include "sandbox/sandbox_api.h"
+#include "sandbox/snapshot.h"
 
 /* As many instructions as putting one page there takes the time of. */
 #define INTERPRETED_PAGE UINT64_C(500)
@@ -86,6 +87,11 @@ void sandbox_interpreted_interrupt(sandbox_interpreted *self)
     __atomic_store_n(&self->interrupt, true, __ATOMIC_RELAXED);
 }
 
+int sandbox_interpreted_restore(sandbox_interpreted *self, sandbox_snapshot *snapshot, uint32_t lazy)
+{
+    return snapshot_restore(snapshot, &self->memory, &self->guest, true, lazy != 0);
+}
+
 sandbox_memory *sandbox_interpreted_memory(sandbox_interpreted *self)
 {
     return &self->memory;
@@ -113,6 +119,7 @@ static void interpreted_take(sandbox_interpreted *self)
     guest->has_next_pc = machine->next_pc != PVM_NO_PC;
     guest->next_pc = (uint32_t)machine->next_pc;
     guest->entering = machine->entering;
+    guest->progress = machine->progress;
     guest->host_call = machine->host_call;
     guest->signal = 0;
 }
@@ -186,7 +193,8 @@ int sandbox_interpreted_run(sandbox_interpreted *self, uint64_t budget, uint32_t
             machine->regs[i] = guest->regs[i] & mask;
         machine->gas = guest->gas;
         machine->next_pc = guest->next_pc;
-        machine->entering = guest->entering != 0;
+        machine->entering = guest->entering == SANDBOX_ENTERS;
+        machine->progress = (uint8_t)guest->progress;
         interpreted_set_regions(self); /* the host may have moved the end of the auxiliary data */
         self->busy = true;
         __atomic_store_n(&self->interrupt, false, __ATOMIC_RELAXED); /* one that was meant for an earlier run */

@@ -14,6 +14,7 @@
 
 #include "sandbox/memfd.h"
 #include "sandbox/paging.h"
+#include "sandbox/snapshot.h"
 
 /* --- life --- */
 
@@ -60,6 +61,7 @@ int memory_create(struct sandbox_memory *memory, const struct sandbox_image *ima
         .rw_accessible = map->rw_size,
         .aux_size = map->aux_size,
         .rw_limit = UINT64_MAX,
+        .rw_needed = image->rw_data_size,
         .aux_accessible = map->aux_size,
         .paging = {.uffd = -1},
     };
@@ -146,8 +148,11 @@ uint8_t *sandbox_memory_at(sandbox_memory *memory, uint64_t address, uint64_t si
     struct memory_place place;
     if (!memory_find(memory, address, size, access, &place))
         return NULL;
-    if (place.paged && paging_find_fault(memory, &place, size, access == SANDBOX_GUEST_WRITE) >= 0)
-        return NULL;
+    if (place.paged) {
+        snapshot_settle(memory, &place, size);
+        if (paging_find_fault(memory, &place, size, access == SANDBOX_GUEST_WRITE) >= 0)
+            return NULL;
+    }
     return place.base + place.offset;
 }
 
@@ -156,18 +161,28 @@ int sandbox_memory_write(sandbox_memory *memory, uint64_t address, const uint8_t
     struct memory_place place;
     if (!memory_find(memory, address, size, SANDBOX_HOST_WRITE, &place))
         return -EFAULT;
-    if (place.paged)
+    if (place.paged) {
+        snapshot_settle(memory, &place, size);
         return paging_write(memory, &place, data, size);
+    }
     memcpy(place.base + place.offset, data, size);
     return 0;
 }
 
-int64_t sandbox_memory_fault(const sandbox_memory *memory, uint64_t address, uint64_t size, uint32_t write)
+int64_t sandbox_memory_fault(sandbox_memory *memory, uint64_t address, uint64_t size, uint32_t write)
+{
+    struct memory_place place;
+    if (memory_find(memory, address, size, SANDBOX_READ, &place) && place.paged)
+        snapshot_settle(memory, &place, size);
+    return memory_fault(memory, address, size, write != 0);
+}
+
+int64_t memory_fault(const struct sandbox_memory *memory, uint64_t address, uint64_t size, bool write)
 {
     struct memory_place place;
     if (!memory_find(memory, address, size, write ? SANDBOX_GUEST_WRITE : SANDBOX_READ, &place) || !place.paged)
         return -1;
-    return paging_find_fault(memory, &place, size, write != 0);
+    return paging_find_fault(memory, &place, size, write);
 }
 
 int sandbox_memory_protect(sandbox_memory *memory, uint64_t address, uint64_t size, uint32_t on)
@@ -177,8 +192,10 @@ int sandbox_memory_protect(sandbox_memory *memory, uint64_t address, uint64_t si
         return -ENOTSUP;
     if (((address | size) & (memory->image->map.page_size - 1)) != 0)
         return -EINVAL;
-    if (!memory_find(memory, address, size, SANDBOX_GUEST_WRITE, &place) ||
-        paging_find_fault(memory, &place, size, false) >= 0)
+    if (!memory_find(memory, address, size, SANDBOX_GUEST_WRITE, &place))
+        return -EFAULT;
+    snapshot_settle(memory, &place, size);
+    if (paging_find_fault(memory, &place, size, false) >= 0)
         return -EFAULT;
     return paging_guard(memory, &place, size, on != 0);
 }
@@ -214,8 +231,7 @@ static int memory_clear_stretch(int file, uint8_t *base, uint64_t from, uint64_t
     return memory_give_back(file, base, first, last);
 }
 
-/* Zeroes [from, to) without touching the holes of the file. */
-static int memory_clear(int file, uint8_t *base, uint64_t from, uint64_t to)
+int memory_clear(int file, uint8_t *base, uint64_t from, uint64_t to)
 {
     if (file < 0)
         return memory_clear_stretch(file, base, from, to);
@@ -241,8 +257,10 @@ int sandbox_memory_zero(sandbox_memory *memory, uint64_t address, uint64_t size)
     struct memory_place place;
     if (!memory_find(memory, address, size, SANDBOX_HOST_WRITE, &place))
         return -EFAULT;
-    if (place.paged)
+    if (place.paged) {
+        snapshot_settle(memory, &place, size);
         return paging_write(memory, &place, NULL, size);
+    }
     if (size > MEMORY_ZERO_AT_ONCE)
         return memory_clear(place.file, place.base, place.offset, place.offset + size);
     memset(place.base + place.offset, 0, size);
@@ -277,7 +295,7 @@ int sandbox_memory_set_limit(sandbox_memory *memory, uint64_t size)
     const struct sandbox_memory_map *map = &memory->image->map;
     const uint64_t page = map->page_size;
     const uint64_t rw = size > map->stack_size ? (size - map->stack_size) & ~(page - 1) : 0;
-    if (size < map->stack_size || rw < memory->image->rw_data_size)
+    if (size < map->stack_size || rw < memory->rw_needed)
         return -ENOMEM;
     memory->rw_limit = rw;
     return memory->rw_accessible > rw ? memory_grow(memory, rw) : 0;
@@ -319,6 +337,7 @@ int memory_reset(struct sandbox_memory *memory)
     const uint64_t end = sandbox_image_rw_offset(memory->image) + map->rw_size;
     int error = memory->paging.present != NULL ? paging_reset(memory) : 0;
     memory->rw_limit = UINT64_MAX;
+    memory->rw_needed = memory->image->rw_data_size;
     /* Shrink first: pages of a grown heap go back at once, and touching them traps again. */
     if (error == 0 && memory->rw_accessible != map->rw_size)
         error = memory_grow(memory, map->rw_size);

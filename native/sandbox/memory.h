@@ -27,6 +27,8 @@ struct sandbox_paging {
     uint64_t base;     /* where that maps guest address 0 */
     bool guards;       /* the regions are registered for write protection */
     struct sandbox_pager *pager;
+    struct sandbox_snapshot *source; /* of lazy pages (snapshot.h); NULL: there are none */
+    uint64_t *lazy;                  /* likewise a bit per page, that is not present yet; NULL until there was one */
     uint64_t next_page;  /* behind the pages that were put there last: a fault there is one of a sequence */
     uint64_t read_ahead; /* pages that were put there then */
     uint64_t faults_served;
@@ -43,6 +45,7 @@ struct sandbox_memory {
     uint64_t aux_size; /* of the mapping */
     uint64_t rw_accessible;
     uint64_t rw_limit; /* of rw_accessible */
+    uint64_t rw_needed; /* what a limit must not cut off: the data that the guest begins with */
     uint64_t aux_accessible;
     struct sandbox_paging paging;
 };
@@ -61,6 +64,13 @@ struct memory_place {
 /* Finds [address, address + size) in one region that is there for `access`, whether or not its pages are. */
 bool memory_find(const struct sandbox_memory *memory, uint64_t address, uint64_t size, enum sandbox_access access,
                  struct memory_place *place);
+
+/* The address of the first page in [address, address + size) that is not there or, if it is written, is protected, as
+ * the machine sees it: see sandbox_memory_fault, which looks at lazy pages (snapshot.h) as being there. */
+int64_t memory_fault(const struct sandbox_memory *memory, uint64_t address, uint64_t size, bool write);
+
+/* Zeroes [from, to) of a file, or of private memory (-1) at `base`, without touching holes. 0 or -errno. */
+int memory_clear(int file, uint8_t *base, uint64_t from, uint64_t to);
 
 /* Gives the machine's whole pages from `from` to `to` of a file, or of private memory (-1) at `base`, back. */
 int memory_give_back(int file, uint8_t *base, uint64_t from, uint64_t to);

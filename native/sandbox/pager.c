@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "sandbox/paging.h"
+#include "sandbox/snapshot.h"
 
 struct sandbox_pager {
     uint32_t users; /* atomic: Python, and memories that have it */
@@ -129,10 +130,9 @@ static int64_t pager_read(const struct sandbox_pager *pager, uint8_t *out, uint6
 
 /* --- serving --- */
 
-/* How many pages to put there at once. */
-static uint64_t pager_plan(struct sandbox_paging *paging, uint64_t page)
+uint64_t pager_plan(struct sandbox_paging *paging, uint64_t page, uint64_t most)
 {
-    const uint64_t most = paging->pager->read_ahead >> paging->shift;
+    most >>= paging->shift;
     if (page != paging->next_page)
         paging->read_ahead = 1;
     else
@@ -148,12 +148,14 @@ int pager_serve(struct sandbox_memory *memory, uint64_t address, bool may_block)
     const struct sandbox_pager *pager = paging->pager;
     const uint64_t page_size = UINT64_C(1) << paging->shift;
     struct memory_place place;
+    if (snapshot_serve(memory, address))
+        return 0;
     if (pager == NULL || !memory_find(memory, address, page_size, SANDBOX_HOST_WRITE, &place))
         return -ENOENT;
     const uint64_t before = paging->read_ahead;
     if (paging_count_absent(memory, &place, 1) == 0)
         return -ENOENT;
-    const uint64_t size = paging_count_absent(memory, &place, pager_plan(paging, place.page)) << paging->shift;
+    const uint64_t size = paging_count_absent(memory, &place, pager_plan(paging, place.page, pager->read_ahead)) << paging->shift;
     uint8_t chunk[PAGER_CHUNK];
     uint64_t done = 0;
     if (pager->file < 0) {

@@ -12,38 +12,9 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "sandbox/bits.h"
 #include "sandbox/pager.h"
-
-/* --- bitmaps --- */
-
-static bool bits_has(const uint64_t *bits, uint64_t n)
-{
-    return bits[n / 64] >> n % 64 & 1;
-}
-
-static void bits_set(uint64_t *bits, uint64_t first, uint64_t end, bool value)
-{
-    while (first < end) {
-        const uint64_t count = 64 - first % 64 < end - first ? 64 - first % 64 : end - first;
-        const uint64_t mask = UINT64_MAX >> (64 - count) << first % 64;
-        bits[first / 64] = value ? bits[first / 64] | mask : bits[first / 64] & ~mask;
-        first += count;
-    }
-}
-
-/* The first of [first, end) that is `value`; `end` if none is. */
-static uint64_t bits_find(const uint64_t *bits, uint64_t first, uint64_t end, bool value)
-{
-    while (first < end) {
-        const uint64_t word = (value ? bits[first / 64] : ~bits[first / 64]) >> first % 64;
-        if (word != 0) {
-            first += (uint64_t)__builtin_ctzll(word);
-            return first < end ? first : end;
-        }
-        first += 64 - first % 64;
-    }
-    return end;
-}
+#include "sandbox/snapshot.h"
 
 /* --- life --- */
 
@@ -65,6 +36,8 @@ void paging_destroy(struct sandbox_memory *memory)
     if (paging->uffd >= 0)
         close(paging->uffd);
     sandbox_pager_release(paging->pager);
+    snapshot_detach(memory);
+    free(paging->lazy);
     free(paging->present);
     free(paging->guarded);
     *paging = (struct sandbox_paging){.uffd = -1};
@@ -143,6 +116,7 @@ int paging_reset(struct sandbox_memory *memory)
     memset(paging->present, 0, paging->words * sizeof *paging->present);
     sandbox_pager_release(paging->pager);
     paging->pager = NULL;
+    snapshot_detach(memory);
     paging->next_page = paging->read_ahead = 0;
     paging->faults_served = paging->pages_served = 0;
     return error;
@@ -179,7 +153,9 @@ int64_t paging_find_fault(const struct sandbox_memory *memory, const struct memo
 uint64_t paging_count_absent(const struct sandbox_memory *memory, const struct memory_place *place, uint64_t most)
 {
     const uint64_t room = paging_end(memory, place, place->room) - place->page;
-    const uint64_t end = place->page + (most < room ? most : room);
+    uint64_t end = place->page + (most < room ? most : room);
+    if (memory->paging.source != NULL)
+        end = bits_find(memory->paging.lazy, place->page, end, true);
     return bits_find(memory->paging.present, place->page, end, true) - place->page;
 }
 
@@ -251,6 +227,8 @@ int paging_free(struct sandbox_memory *memory, const struct memory_place *place,
         error = memory_give_back(place->file, place->base, place->offset, place->offset + size);
     if (error == 0)
         bits_set(memory->paging.present, place->page, paging_end(memory, place, size), false);
+    if (error == 0)
+        snapshot_forget(memory, place->page, paging_end(memory, place, size));
     return error;
 }
 
@@ -291,4 +269,5 @@ void paging_cut_aux(struct sandbox_memory *memory, uint64_t size)
     const uint64_t first = paging->aux_page + (size >> paging->shift);
     const uint64_t end = paging->aux_page + (memory->aux_accessible >> paging->shift);
     bits_set(paging->present, first, end > first ? end : first, false);
+    snapshot_forget(memory, first, end > first ? end : first);
 }

@@ -42,7 +42,7 @@ int paging_reset(struct sandbox_memory *memory);
  * there is none. */
 int64_t paging_find_fault(const struct sandbox_memory *memory, const struct memory_place *place, uint64_t size,
                           bool for_writing);
-/* How many pages from that of `place` on are not present, up to `most` and the end of the region. */
+/* How many pages from that of `place` on are not present, nor lazy (snapshot.h), up to `most` and the end of the region. */
 uint64_t paging_count_absent(const struct sandbox_memory *memory, const struct memory_place *place, uint64_t most);
 
 /* What the host does to `size` bytes from `place`; sandbox_memory_write and so on describe it. `data` NULL: zeroes. All

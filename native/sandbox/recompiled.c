@@ -10,8 +10,31 @@
 #include "pvm/decode.h"
 #include "sandbox/guest.h"
 #include "sandbox/pager.h"
+#include "sandbox/snapshot.h"
 
 /* --- going on --- */
+
+/* There is an invalid instruction at the next pc. */
+static int recompiled_trap(struct sandbox_guest *guest)
+{
+    guest->pc = guest->next_pc;
+    guest->has_pc = 1;
+    guest->has_next_pc = 0;
+    guest->entering = 0;
+    guest->signal = 0;
+    return SANDBOX_TRAP;
+}
+
+/* The next pc comes from a snapshot. Returns as recompiled_enter. */
+static int recompiled_return(struct recompiled_guest *self, uint32_t *native)
+{
+    const struct sandbox_image *image = self->image;
+    const struct pvm_instruction *at = pvm_find_pc(&image->recompiled, self->guest.next_pc);
+    if (at == NULL)
+        return recompiled_trap(&self->guest);
+    *native = pvm_native_after(&image->program, &image->execution, self->gs_base, at, self->guest.progress);
+    return SANDBOX_BUSY;
+}
 
 /* The host set the next pc: charges the block around it, unless the code there does it. Returns the event with
  * which it ends at once, or SANDBOX_BUSY with *native set. */
@@ -21,16 +44,10 @@ static int recompiled_enter(struct recompiled_guest *self, uint32_t *native)
     const struct sandbox_image *image = self->image;
     const struct pvm_instruction *at = pvm_find_pc(&image->recompiled, guest->next_pc);
     uint32_t start;
-    if (at == NULL || !pvm_block_start(&image->program, guest->next_pc, &start)) {
-        /* no instruction starts there, or no block holds it: an invalid one, which traps (sections 4 and 8) */
-        guest->pc = guest->next_pc;
-        guest->has_pc = 1;
-        guest->has_next_pc = 0;
-        guest->entering = 0;
-        guest->signal = 0;
-        return SANDBOX_TRAP;
-    }
+    if (at == NULL || !pvm_block_start(&image->program, guest->next_pc, &start))
+        return recompiled_trap(guest); /* no instruction starts there, or no block holds it (sections 4 and 8) */
     *native = at->native;
+    guest->progress = PVM_PROGRESS_NONE;
     if (image->execution.gas_metering == PVM_GAS_NONE || image->execution.per_instruction || start == guest->next_pc)
         return SANDBOX_BUSY;
     const uint32_t cost = pvm_block_cost(&image->program, &image->execution.cost, start);
@@ -56,7 +73,11 @@ int recompiled_begin(struct recompiled_guest *self, uint32_t *native)
     if (guest_is_overdrawn(self->image, guest))
         return SANDBOX_OUT_OF_GAS; /* guest code counts on gas that is not negative */
     *native = self->resume_native;
-    const int event = guest->entering ? recompiled_enter(self, native) : SANDBOX_BUSY;
+    int event = SANDBOX_BUSY;
+    if (guest->entering == SANDBOX_RETURNS)
+        event = recompiled_return(self, native);
+    else if (guest->entering != SANDBOX_GOES_ON)
+        event = recompiled_enter(self, native);
     if (event == SANDBOX_BUSY)
         guest->has_next_pc = guest->entering = guest->has_pc = 0;
     return event;
@@ -84,6 +105,7 @@ static int recompiled_out_of_gas(struct recompiled_guest *self, const struct pvm
     guest->gas += stub->cost;
     guest->pc = guest->next_pc = at->pc;
     guest->has_pc = guest->has_next_pc = 1;
+    guest->progress = stub->cost > 0 ? PVM_PROGRESS_STEPPED : PVM_PROGRESS_CHARGED; /* 0: in the middle of a memset */
     self->resume_native = stub->native;
     return SANDBOX_OUT_OF_GAS;
 }
@@ -124,6 +146,7 @@ static int recompiled_signalled(struct recompiled_guest *self, const struct pvm_
     if (!interrupted && guest_page_fault(&self->memory, guest, decoded)) {
         guest->next_pc = at->pc;
         guest->has_next_pc = 1;
+        guest->progress = PVM_PROGRESS_CHARGED;
         /* loads and stores are one native instruction each */
         self->resume_native = decoded->op == PVM_OP_memset
                                   ? pvm_memset_start(&self->image->execution, self->gs_base, (uint32_t)native)
@@ -139,6 +162,7 @@ static int recompiled_signalled(struct recompiled_guest *self, const struct pvm_
         return SANDBOX_FORGED;
     guest->next_pc = at->pc;
     guest->has_next_pc = 1;
+    guest->progress = within ? PVM_PROGRESS_CHARGED : PVM_PROGRESS_NONE;
     self->resume_native =
         within ? pvm_memset_start(&self->image->execution, self->gs_base, (uint32_t)native) : at->native;
     return SANDBOX_INTERRUPTED;
@@ -157,6 +181,7 @@ int recompiled_take(struct recompiled_guest *self, uint32_t state)
     guest->has_pc = 0;
     guest->has_next_pc = 0;
     guest->entering = 0;
+    guest->progress = PVM_PROGRESS_NONE;
     if (state == VMCTX_IDLE)
         return SANDBOX_FINISHED;
 
@@ -178,6 +203,7 @@ int recompiled_take(struct recompiled_guest *self, uint32_t state)
     if (state == VMCTX_GUEST_STEP && image->execution.step_tracing) {
         guest->next_pc = at->pc;
         guest->has_next_pc = 1;
+        guest->progress = PVM_PROGRESS_STEPPED;
         self->resume_native = (uint32_t)native + 1;
         return SANDBOX_STEP;
     }
@@ -198,13 +224,24 @@ int recompiled_take(struct recompiled_guest *self, uint32_t state)
     return SANDBOX_FORGED;
 }
 
+static void recompiled_wipe(struct vmctx *vmctx)
+{
+    memset(vmctx->regs, 0, sizeof vmctx->regs);
+    memset(vmctx->tmp, 0, sizeof vmctx->tmp);
+}
+
+int recompiled_restore(struct recompiled_guest *self, sandbox_snapshot *snapshot, bool pristine, bool lazy)
+{
+    recompiled_wipe(self->vmctx);
+    return snapshot_restore(snapshot, &self->memory, &self->guest, pristine, lazy);
+}
+
 int recompiled_reset(struct recompiled_guest *self)
 {
     const int error = memory_reset(&self->memory);
     if (error < 0)
         return error;
     memset(&self->guest, 0, sizeof self->guest);
-    memset(self->vmctx->regs, 0, sizeof self->vmctx->regs);
-    memset(self->vmctx->tmp, 0, sizeof self->vmctx->tmp);
+    recompiled_wipe(self->vmctx);
     return 0;
 }

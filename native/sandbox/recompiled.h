@@ -46,6 +46,9 @@ int recompiled_take(struct recompiled_guest *self, uint32_t state);
  * resume_native; SANDBOX_PAGING: the pager would block, and it may not; SANDBOX_PAGE_FAULT. */
 int recompiled_page_in(struct recompiled_guest *self, bool may_block);
 
+/* Memory and registers as they are in the snapshot: see snapshot_restore. */
+int recompiled_restore(struct recompiled_guest *self, sandbox_snapshot *snapshot, bool pristine, bool lazy);
+
 /* Memory and registers as they were at the start. 0 or -errno. */
 int recompiled_reset(struct recompiled_guest *self);
 

@@ -143,7 +143,7 @@ int sandbox_memory_free(sandbox_memory *memory, uint64_t address, uint64_t size)
 int sandbox_memory_protect(sandbox_memory *memory, uint64_t address, uint64_t size, uint32_t on);
 /* The address of the first page at which the guest would fault if it read, or wrote, [address, address + size): one that
  * is not there or, if it writes, is protected. -1: there is none, or the range is not in one region. */
-int64_t sandbox_memory_fault(const sandbox_memory *memory, uint64_t address, uint64_t size, uint32_t write);
+int64_t sandbox_memory_fault(sandbox_memory *memory, uint64_t address, uint64_t size, uint32_t write);
 /* Bytes of auxiliary data that are accessible, whole pages of the module's size. What is cut off reads as zeroes if it
  * comes back. -EINVAL: more than the module has, or not whole pages. */
 uint32_t sandbox_memory_aux_size(const sandbox_memory *memory);
@@ -204,6 +204,12 @@ enum sandbox_event {
     SANDBOX_PAGING,    /* the memory's pager would block: call sandbox_worker_page_in */
 };
 
+enum sandbox_entering {
+    SANDBOX_GOES_ON, /* where it stopped */
+    SANDBOX_ENTERS,  /* next_pc was set by the host: the block around it is charged (specification, section 8) */
+    SANDBOX_RETURNS, /* where another guest stopped, of which this is a copy */
+};
+
 /* The host's own copy of the guest's state. Python reads and writes it while the worker is not busy. */
 struct sandbox_guest {
     uint64_t regs[13];
@@ -212,7 +218,8 @@ struct sandbox_guest {
     uint32_t next_pc;       /* where it goes on; valid if has_next_pc */
     uint32_t has_pc;
     uint32_t has_next_pc;
-    uint32_t entering;      /* next_pc was set by the host: the block around it is charged (specification, section 8) */
+    uint32_t entering;      /* enum sandbox_entering: how it goes on at next_pc */
+    uint32_t progress;      /* enum pvm_progress of the instruction at next_pc, unless it is entered */
     uint32_t host_call;
     uint32_t signal;        /* with SANDBOX_TRAP: the signal number, 0 if the pc is no instruction */
     uint32_t heap_size;     /* bytes, unaligned */
@@ -222,6 +229,50 @@ struct sandbox_guest {
     uint32_t fault_write;
     uint32_t fault_errno;   /* 0: there is no pager */
 };
+
+/* --- snapshot: the state of a stopped guest, for other guests of the same program --- */
+
+typedef struct sandbox_snapshot sandbox_snapshot;
+
+/* Pages that are not as the program begins with them; with dynamic paging, all that are there. */
+struct sandbox_run {
+    uint32_t first; /* guest address of the first page by the size of one: the module's with dynamic paging, else 4096 */
+    uint32_t count;
+    uint32_t kind;
+};
+
+enum sandbox_run_kind {
+    SANDBOX_RUN_DATA = 0,    /* there are contents */
+    SANDBOX_RUN_ZERO = 1,
+    SANDBOX_RUN_INITIAL = 2, /* what the program begins with; with dynamic paging only */
+    SANDBOX_RUN_CONTENTS = 3,
+    SANDBOX_RUN_GUARDED = 4, /* not to be written by the guest; with dynamic paging only */
+};
+
+/* Takes one of a stopped guest, which it leaves as it is. Time by what is resident; in memory that is private to this
+ * process, by what is accessible. -ENOMEM, or what lseek(2) says. */
+int sandbox_snapshot_take(sandbox_memory *memory, const struct sandbox_guest *guest, sandbox_snapshot **snapshot);
+/* Makes one of parts that sandbox_snapshot_check_runs and sandbox_image_has_place have found to be good, and that are
+ * copied. -ENOMEM. -EINVAL: `data_size` is not what the runs have. */
+int sandbox_snapshot_make(const sandbox_image *image, const struct sandbox_guest *guest, uint32_t aux_size,
+                          const struct sandbox_run *runs, uint32_t run_count, const uint8_t *data, uint64_t data_size,
+                          sandbox_snapshot **snapshot);
+/* The number of the first run that no snapshot of a guest with such a heap and so much auxiliary data has, and *what is
+ * wrong with it; -1 if there is none, and the bytes of contents that they ask for. */
+int64_t sandbox_snapshot_check_runs(const sandbox_image *image, uint32_t heap_size, uint32_t aux_size,
+                                    const struct sandbox_run *runs, uint32_t count, uint64_t *data_size,
+                                    const char **what);
+/* Whether a guest of the program can have stopped at `pc` with so much `progress` (enum pvm_progress). */
+uint32_t sandbox_image_has_place(const sandbox_image *image, uint32_t pc, uint32_t progress);
+/* Its parts, owned by it. */
+const struct sandbox_guest *sandbox_snapshot_guest(const sandbox_snapshot *snapshot);
+uint32_t sandbox_snapshot_aux_size(const sandbox_snapshot *snapshot);
+const struct sandbox_run *sandbox_snapshot_runs(const sandbox_snapshot *snapshot, uint32_t *count);
+const uint8_t *sandbox_snapshot_data(const sandbox_snapshot *snapshot, uint64_t *size);
+/* Bytes of stack, read-write data and heap that a copy of the guest has to be allowed (sandbox_memory_set_limit). */
+uint64_t sandbox_snapshot_memory_needed(const sandbox_snapshot *snapshot);
+/* Lets go of it; it is freed when no memory gets pages from it any more. NULL is allowed. */
+void sandbox_snapshot_release(sandbox_snapshot *snapshot);
 
 /* Makes guest memory and the shared page; no process yet. Keeps `image`. */
 int sandbox_worker_create(sandbox_image *image, sandbox_worker **worker);
@@ -262,6 +313,11 @@ void sandbox_worker_mark_dead(sandbox_worker *worker);
 /* Wait status of the dead process as waitpid(2) has it, or -errno: -EAGAIN or -ESRCH until the kernel has reaped it,
  * a moment after the pidfd became readable and when it reports POLLHUP; -ENOTTY or -ESRCH before Linux 6.15. */
 int sandbox_worker_wait_status(const sandbox_worker *worker);
+/* Memory and state as they are in the snapshot, without a limit. `pristine`: they are as they were at the start;
+ * otherwise they may be in any state. `lazy`: with dynamic paging, pages may be copied when they are touched, and the
+ * snapshot is kept until the next reset; not to be asked for where memories are compared. Only while not busy and not
+ * dead. -EINVAL: it is one of another program. */
+int sandbox_worker_restore(sandbox_worker *worker, sandbox_snapshot *snapshot, uint32_t pristine, uint32_t lazy);
 /* Memory and state as they were at the start. Only while not busy and not dead. */
 int sandbox_worker_reset(sandbox_worker *worker);
 /* Kills if alive, unmaps, closes, frees. NULL is allowed. */
@@ -306,6 +362,8 @@ int sandbox_interpreted_run(sandbox_interpreted *interpreted, uint64_t budget, u
 /* Has a run return SANDBOX_INTERRUPTED within a millisecond, unless the guest stops by itself before that. Safe from
  * another thread; for one that is not busy it has no effect. */
 void sandbox_interpreted_interrupt(sandbox_interpreted *interpreted);
+/* As sandbox_worker_restore, for one that has not run yet. */
+int sandbox_interpreted_restore(sandbox_interpreted *interpreted, sandbox_snapshot *snapshot, uint32_t lazy);
 /* Owned by the interpreted guest. */
 sandbox_memory *sandbox_interpreted_memory(sandbox_interpreted *interpreted);
 /* NULL is allowed. */
@@ -342,6 +400,8 @@ int sandbox_generic_run(sandbox_generic_home *home, sandbox_generic *generic, ui
 int sandbox_generic_pause(sandbox_generic *generic);
 /* Ends a run in another thread, soon, and any later one. Errors: -EMLINK as above, those of pthread_sigqueue. */
 int sandbox_generic_stop(sandbox_generic *generic);
+/* As sandbox_worker_restore, for one that has not run yet. */
+int sandbox_generic_restore(sandbox_generic *generic, sandbox_snapshot *snapshot);
 /* Memory and registers as they were at the start. Only while not busy. */
 int sandbox_generic_reset(sandbox_generic *generic);
 /* No thread runs it. NULL is allowed. */

@@ -382,6 +382,11 @@ sandbox_memory *sandbox_worker_memory(sandbox_worker *worker)
     return &worker->recompiled.memory;
 }
 
+int sandbox_worker_restore(sandbox_worker *worker, sandbox_snapshot *snapshot, uint32_t pristine, uint32_t lazy)
+{
+    return recompiled_restore(&worker->recompiled, snapshot, pristine != 0, lazy != 0);
+}
+
 int sandbox_worker_reset(sandbox_worker *worker)
 {
     return recompiled_reset(&worker->recompiled);
