@@ -412,6 +412,40 @@ def test_an_engine_that_cannot_start(run: Run, tmp_path: Path) -> None:
     run(main)
 
 
+def test_snapshots(run: Run, tmp_path: Path) -> None:
+    """Small ones, and one that threads take and restore; cancelled, closed meanwhile, and through a file."""
+
+    async def main() -> None:
+        async with Engine(Config(spare_workers=0)) as engine:
+            module = await engine.compile(build("%rw_data_size = 12000000\npub @load:\n a0 = u8 [a0]\n ret"))
+            data = module.memory_map.rw_address
+            for size in (1000, 11_000_000):
+                instance = await module.instantiate()
+                instance.memory.write(data, b"x" * size)
+                snapshot = await instance.snapshot()
+                with anyio.move_on_after(0) as scope:
+                    await instance.snapshot()
+                assert scope.cancelled_caught or size == 1000
+                taken: list[vm.Snapshot] = []
+
+                async def take(instance: Instance = instance, taken: list[vm.Snapshot] = taken) -> None:
+                    taken.append(await instance.snapshot())
+
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(take)
+                    while not taken and instance._copying is None:
+                        await anyio.sleep(0)
+                    await instance.aclose()
+                assert taken[0].resident_size == snapshot.resident_size
+                await snapshot.save(tmp_path / "file")
+                for source in (snapshot, await engine.load_snapshot(tmp_path / "file", module)):
+                    for _ in range(2):
+                        async with await source.instantiate() as fork:
+                            assert await fork.call("load", data + size - 1) == ord("x")
+
+    run(main)
+
+
 def test_it_is_all_of_vm() -> None:
     assert vm.anyio.__all__ == vm.__all__
     for name in vm.__all__:
