@@ -95,6 +95,12 @@ void recompiled_put(struct recompiled_guest *self, uint32_t native)
 
 /* --- stops --- */
 
+/* What was charged and not used. Gas is what the guest says it is: the sum may be anything, but has to be defined. */
+static void recompiled_give_back(struct recompiled_guest *self, uint32_t gas)
+{
+    self->guest.gas = (int64_t)((uint64_t)self->guest.gas + gas);
+}
+
 /* The gas ran out at `stub`, with its cost taken. */
 static int recompiled_out_of_gas(struct recompiled_guest *self, const struct pvm_gas_stub *stub)
 {
@@ -102,7 +108,7 @@ static int recompiled_out_of_gas(struct recompiled_guest *self, const struct pvm
     if (self->image->execution.gas_metering == PVM_GAS_ASYNC)
         return SANDBOX_OUT_OF_GAS;
     const struct pvm_instruction *at = pvm_find_native(&self->image->recompiled, stub->native);
-    guest->gas += stub->cost;
+    recompiled_give_back(self, stub->cost);
     guest->pc = guest->next_pc = at->pc;
     guest->has_pc = guest->has_next_pc = 1;
     guest->progress = stub->cost > 0 ? PVM_PROGRESS_STEPPED : PVM_PROGRESS_CHARGED; /* 0: in the middle of a memset */
@@ -116,7 +122,7 @@ static void recompiled_fixup_memset(struct recompiled_guest *self)
     const uint64_t tmp[2] = {vmctx->tmp[0], vmctx->tmp[1]};
     const uint32_t unused = pvm_fixup_memset(self->image->program.isa, self->guest.regs, tmp);
     if (self->image->execution.gas_metering != PVM_GAS_NONE)
-        self->guest.gas += unused;
+        recompiled_give_back(self, unused);
 }
 
 int recompiled_page_in(struct recompiled_guest *self, bool may_block)
@@ -133,6 +139,15 @@ int recompiled_page_in(struct recompiled_guest *self, bool may_block)
     return SANDBOX_BUSY;
 }
 
+/* Where a memset that stopped at native offset `native` goes on. False if that is before its beginning: its rep stosb,
+ * where alone it can stop for anything that is served, does not lie there. */
+static bool recompiled_find_memset_start(struct recompiled_guest *self, const struct pvm_instruction *at,
+                                         uint64_t native)
+{
+    self->resume_native = pvm_memset_start(&self->image->execution, self->gs_base, (uint32_t)native);
+    return self->resume_native >= at->native;
+}
+
 /* A signal came at native offset `native`, in the instruction `at`. */
 static int recompiled_signalled(struct recompiled_guest *self, const struct pvm_instruction *at,
                                 const struct pvm_decoded *decoded, uint64_t native)
@@ -147,10 +162,9 @@ static int recompiled_signalled(struct recompiled_guest *self, const struct pvm_
         guest->next_pc = at->pc;
         guest->has_next_pc = 1;
         guest->progress = PVM_PROGRESS_CHARGED;
-        /* loads and stores are one native instruction each */
-        self->resume_native = decoded->op == PVM_OP_memset
-                                  ? pvm_memset_start(&self->image->execution, self->gs_base, (uint32_t)native)
-                                  : (uint32_t)native;
+        self->resume_native = (uint32_t)native; /* loads and stores are one native instruction each */
+        if (decoded->op == PVM_OP_memset && !recompiled_find_memset_start(self, at, native))
+            return SANDBOX_FORGED;
         return recompiled_page_in(self, false);
     }
     if (!interrupted) {
@@ -158,13 +172,12 @@ static int recompiled_signalled(struct recompiled_guest *self, const struct pvm_
         const uint64_t fault = ((const volatile struct vmctx *)self->vmctx)->fault;
         return memory_is_beyond_limit(&self->memory, fault) ? SANDBOX_OVER_LIMIT : SANDBOX_TRAP;
     }
-    if (within && decoded->op != PVM_OP_memset)
+    self->resume_native = at->native;
+    if (within && (decoded->op != PVM_OP_memset || !recompiled_find_memset_start(self, at, native)))
         return SANDBOX_FORGED;
     guest->next_pc = at->pc;
     guest->has_next_pc = 1;
     guest->progress = within ? PVM_PROGRESS_CHARGED : PVM_PROGRESS_NONE;
-    self->resume_native =
-        within ? pvm_memset_start(&self->image->execution, self->gs_base, (uint32_t)native) : at->native;
     return SANDBOX_INTERRUPTED;
 }
 

@@ -11,18 +11,20 @@
 #include <stddef.h>
 
 #include "linux/linux.h"
+#include "pvm/vmctx.h"
 #include "zygote/zygote.h"
 
 #define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
 /* the low half of argument n; the kernel reads futex's operation as an int, so the high half means nothing */
 #define LOAD_ARGUMENT(n) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args) + (n) * 8u)
+#define LOAD_ARGUMENT_HIGH(n) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args) + (n) * 8u + 4u)
 #define RETURN(action) BPF_STMT(BPF_RET | BPF_K, (action))
 #define ALLOW RETURN(SECCOMP_RET_ALLOW)
 #define KILL RETURN(SECCOMP_RET_KILL_PROCESS)
 #define ALLOW_IF(value) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (value), 0, 1), ALLOW
+#define KILL_UNLESS(value) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (value), 1, 0), KILL
 
-#define CHECK_ARCHITECTURE                                            \
-    LOAD(arch), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0), KILL
+#define CHECK_ARCHITECTURE LOAD(arch), KILL_UNLESS(AUDIT_ARCH_X86_64)
 
 /* The guest phase. What a broken-out guest can still do: wait, wake, end itself. */
 static const struct sock_filter worker_filter[] = {
@@ -32,9 +34,14 @@ static const struct sock_filter worker_filter[] = {
     ALLOW_IF(__NR_rt_sigreturn),
     /* the worker ends itself when it finds itself out of the rules */
     ALLOW_IF(__NR_exit),
-    /* waiting for the host and waking it: exactly these two operations, and not in their private form */
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_futex, 1, 0),
-    KILL,
+    /* waiting for the host and waking it: the state word alone, because a futex in the image, which all workers of a
+       module map, would be a way to each other */
+    KILL_UNLESS(__NR_futex),
+    LOAD_ARGUMENT(0),
+    KILL_UNLESS((uint32_t)(LAYOUT_VMCTX_BASE + offsetof(struct vmctx, state))),
+    LOAD_ARGUMENT_HIGH(0),
+    KILL_UNLESS((uint32_t)(LAYOUT_VMCTX_BASE >> 32)),
+    /* exactly these two operations, and not in their private form */
     LOAD_ARGUMENT(1),
     ALLOW_IF(FUTEX_WAIT),
     ALLOW_IF(FUTEX_WAKE),
@@ -66,8 +73,7 @@ static const struct sock_filter nursery_filter[] = {
     ALLOW_IF(__NR_capset),
     ALLOW_IF(__NR_seccomp),
     /* and of a worker with dynamic paging: one that catches nothing that the kernel does itself */
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_userfaultfd, 1, 0),
-    KILL,
+    KILL_UNLESS(__NR_userfaultfd),
     LOAD_ARGUMENT(0),
     ALLOW_IF(ZYGOTE_USERFAULTFD_FLAGS),
     KILL,
