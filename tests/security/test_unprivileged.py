@@ -34,7 +34,7 @@ sys.exit(pytest.main(arguments))
 #: Imported by the tests, or by asyncio when it is first needed.
 LATER = ("concurrent.futures.thread", "ctypes", "asyncio.taskgroups")
 
-SECURITY = [f"security/test_{name}.py" for name in ("isolation", "lifecycle", "paging")]
+SECURITY = [f"security/test_{name}.py" for name in ("isolation", "lifecycle", "paging", "machine_code", "forged_page")]
 STOPS = [f"vm/test_{name}.py" for name in ("admission", "interrupt", "limits", "pool")]
 
 #: Long ones add nothing here; the others want privileges and skip by themselves.
@@ -46,9 +46,7 @@ def _is_test(module: ModuleType) -> bool:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="this is an unprivileged user already")
-@pytest.mark.parametrize(
-    "tests", [*(f"security/test_{name}.py" for name in ("isolation", "lifecycle", "paging")), *STOPS]
-)
+@pytest.mark.parametrize("tests", [*SECURITY, *STOPS])
 def test_as_an_unprivileged_user(tests: str) -> None:
     options = [
         "-q",
