@@ -12,6 +12,7 @@ from collections.abc import Hashable
 from time import monotonic_ns
 from typing import TYPE_CHECKING, cast
 
+from vm._errors import SandboxError
 from vm._nursery import Nursery
 from vm._pool import NOBODY, Pool
 from vm._restore import INLINE
@@ -181,7 +182,7 @@ class LinuxHome:
                 _LOG.warning("the process that starts workers died; starting another")
                 await self._lost_nursery(nursery)
                 if attempt == 2:
-                    raise
+                    raise SandboxError("a worker: its nursery was killed, and so was the next one") from None
             except BaseException:
                 if worker.has_process:
                     self._counters.spawned += 1

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Resetting more memory than this (bytes) happens off the event loop's thread.
 _RESET_INLINE: Final = 1 << 20
+#: Seconds in which a process whose set-up failed is dead, if it was killed or ends itself.
+_DYING: Final = 0.1
 
 
 class Worker:
@@ -91,10 +93,18 @@ class Worker:
         event = await self.wait()
         if event == lib.SANDBOX_FINISHED:
             return
+        killed = event == lib.SANDBOX_FAILED and await self._was_killed()
         self.kill()
-        if event == lib.SANDBOX_FAILED:
+        if event == lib.SANDBOX_FAILED and not killed:
             raise step_error(-self.guest.failed_errno, self.guest.failed_step, "a worker")
         raise self.death()
+
+    async def _was_killed(self) -> bool:
+        """Whether somebody killed it while it was set up, which fails with any errno then (UFFDIO_REGISTER: ENOMEM)."""
+        assert self._watch is not None
+        await asyncio.wait([self._watch], timeout=_DYING)  # one that failed by itself ends itself
+        status: int = lib.sandbox_worker_wait_status(self.handle)
+        return status >= 0 and os.WIFSIGNALED(status)
 
     @property
     def usable(self) -> bool:
