@@ -31,7 +31,7 @@ from typing import Any, Final, TypeVar, cast
 sys.path.insert(0, str(Path(__file__).parent))  # tests import what is beside them
 
 from guests import basic, build, memory
-from processes import census, children, status
+from processes import census, nurseries
 
 import aioring
 import vm
@@ -185,13 +185,13 @@ class Episode:
             self.send(worker, signal.SIGCONT)
 
     def kill_nursery(self) -> None:
-        for pid in sorted(children()):
+        for pid in sorted(nurseries()):
             try:
                 pidfd = os.pidfd_open(pid)
             except ProcessLookupError:
                 continue
             try:
-                if pid in children() and "zygot" in status(pid)["Name"]:  # it was not replaced by another meanwhile
+                if pid in nurseries():  # it was not replaced by another process meanwhile
                     self.disaster = time.monotonic()
                     self.harm["nurseries killed"] += 1
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)

@@ -16,12 +16,12 @@ from typing import Any, cast
 
 import pytest
 from guests import basic, memory
-from processes import Census, census, children, mappings, parent, resident, status, wait_for_death, watch
+from processes import Census, census, children, mappings, nurseries, parent, resident, status, wait_for_death, watch
 
 import aioring
 import vm
 from vm._linux import LinuxHome
-from vm._sandbox import ffi
+from vm._sandbox import ffi, lib
 from vm._worker import Worker
 
 ONE_LOOP = pytest.mark.asyncio(loop_factories=["aioring"])
@@ -259,6 +259,49 @@ async def test_nursery_killed_during_instantiate(engine: vm.Engine, turns: int) 
                     continue  # it was ready before the nursery died
     async with await module.instantiate() as instance:
         assert await instance.call("add", 1, 2) == 3
+
+
+async def test_nurseries_that_are_killed_at_once(engine: vm.Engine) -> None:
+    """After the second one it is an error, one of those that are documented."""
+    module = await engine.compile(basic())
+    home = cast(LinuxHome, engine._home)
+    failed = 0
+    for _ in range(20):
+        task = asyncio.create_task(module.instantiate())
+        while not task.done():
+            started = home._nursery
+            if started is not None and started.done():
+                with watch(*nurseries()) as pidfds:
+                    for pidfd in pidfds.values():
+                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    wait_for_death(*pidfds.values())
+            await asyncio.sleep(0)
+        failed += isinstance(task.exception(), vm.SandboxError)
+        assert task.exception() is None or isinstance(task.exception(), vm.SandboxError)
+        if task.exception() is None:
+            await task.result().aclose()
+    assert failed > 0
+    async with await module.instantiate() as instance:
+        assert await instance.call("add", 1, 2) == 3
+
+
+async def test_killed_before_its_userfaultfd_is_used(engine: vm.Engine) -> None:
+    """That is a death, and not the errno that something fails with in a process that is dying."""
+    module = await engine.compile(memory(), vm.ModuleConfig(dynamic_paging=True))
+    workers = cast(LinuxHome, engine._home)._workers
+    task = asyncio.create_task(module.instantiate())
+    while not any(worker.pid for worker in workers):
+        await asyncio.sleep(0)
+    (worker,) = workers
+    word = lib.sandbox_worker_futex(worker.handle)
+    with watch(worker.pid) as pidfds:
+        while word[0] != 0:  # until it is ready; the engine gets no turn to see that
+            continue
+        os.kill(worker.pid, signal.SIGKILL)
+        wait_for_death(*pidfds.values())
+    with pytest.raises(vm.SandboxDiedError) as caught:
+        await task
+    assert caught.value.pid == worker.pid
 
 
 async def test_closing_after_the_nursery_died(nothing_left: Census) -> None:
