@@ -96,8 +96,14 @@ class Episode:
         #: When a nursery was killed last: any worker may die that was there or is being made, and a start fail that
         #: many wait for.
         self.disaster = float("-inf")
+        # most of them with processes: the others have less that can be harmed
+        backend, sandbox = rng.choices(
+            [("recompiler", "linux"), ("recompiler", "generic"), ("interpreter", "linux")], [8, 1, 1]
+        )[0]
         self.engine = vm.Engine(
             vm.Config(
+                backend=backend,  # type: ignore[arg-type]
+                sandbox=sandbox,  # type: ignore[arg-type]
                 spin=rng.choice([0, 50e-6]),
                 reuse=rng.choice(["tenant", "tenant", "always", "never"]),
                 spare_workers=rng.randrange(3),
@@ -124,8 +130,11 @@ class Episode:
                 monkey.cancel()
                 await asyncio.gather(monkey, *self.stopped, return_exceptions=True)
             self.closing = True
-            async with asyncio.timeout(DEADLINE):
-                await self.engine.aclose()
+            try:
+                async with asyncio.timeout(DEADLINE):
+                    await self.engine.aclose()
+            except TimeoutError:
+                raise ChaosError("the engine does not close") from None
         if not monkey.cancelled() and monkey.exception() is not None:
             raise cast(BaseException, monkey.exception())
 
@@ -137,6 +146,7 @@ class Episode:
             (self.kill_worker, 6),
             (self.stop_worker, 6),
             (self.kill_nursery, 1),
+            (self.stop_nursery, 1),
             (self.cancel, 10),
             (self.interrupt, 6),
             (self.close_instance, 3),
@@ -154,7 +164,10 @@ class Episode:
 
     def workers(self) -> list[Worker]:
         """All that have a process, idle and spare ones too."""
-        found = [worker for worker in cast(LinuxHome, self.engine._home)._workers if worker.pid and not worker.dead]
+        home = self.engine._home
+        if not isinstance(home, LinuxHome):
+            return []
+        found = [worker for worker in home._workers if worker.pid and not worker.dead]
         return sorted(found, key=lambda worker: worker.pid)
 
     def send(self, worker: Worker, number: signal.Signals) -> None:
@@ -185,18 +198,35 @@ class Episode:
             self.send(worker, signal.SIGCONT)
 
     def kill_nursery(self) -> None:
-        for pid in sorted(nurseries()):
+        if self.signal_nursery(signal.SIGKILL):
+            self.disaster = time.monotonic()
+            self.harm["nurseries killed"] += 1
+
+    def stop_nursery(self) -> None:
+        if self.signal_nursery(signal.SIGSTOP):
+            self.harm["nurseries stopped"] += 1
+            self.background(self.continue_nursery(self.rng.choice([0, 0.001, 0.01])))
+
+    async def continue_nursery(self, after: float) -> None:
+        try:
+            await asyncio.sleep(after)
+        finally:
+            self.signal_nursery(signal.SIGCONT)
+
+    def signal_nursery(self, number: signal.Signals) -> bool:
+        found = False
+        for pid in nurseries():
             try:
                 pidfd = os.pidfd_open(pid)
             except ProcessLookupError:
                 continue
             try:
                 if pid in nurseries():  # it was not replaced by another process meanwhile
-                    self.disaster = time.monotonic()
-                    self.harm["nurseries killed"] += 1
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    signal.pidfd_send_signal(pidfd, number)
+                    found = True
             finally:
                 os.close(pidfd)
+        return found
 
     def victim(self, condition: Callable[[Guest], bool]) -> Guest | None:
         found = [guest for guest in self.guests if condition(guest)]

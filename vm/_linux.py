@@ -12,7 +12,7 @@ from collections.abc import Hashable
 from time import monotonic_ns
 from typing import TYPE_CHECKING, cast
 
-from vm._errors import SandboxError
+from vm._errors import InstanceStateError, SandboxError
 from vm._nursery import Nursery
 from vm._pool import NOBODY, Pool
 from vm._restore import INLINE
@@ -62,6 +62,9 @@ class LinuxHome:
         self._open = False
         for worker in self._workers:
             worker.kill()
+        task = self._nursery
+        if self._spawns and task is not None and task.done() and not task.exception():
+            task.result().kill()  # it may be stopped (SIGSTOP), and its answer never come
         await asyncio.gather(*self._spawns, return_exceptions=True)
         for worker in self._workers:  # spawned meanwhile
             worker.kill()
@@ -181,6 +184,8 @@ class LinuxHome:
                 self._workers.discard(worker)
                 _LOG.warning("the process that starts workers died; starting another")
                 await self._lost_nursery(nursery)
+                if not self._open:
+                    raise InstanceStateError("the engine was closed") from None
                 if attempt == 2:
                     raise SandboxError("a worker: its nursery was killed, and so was the next one") from None
             except BaseException:

@@ -128,6 +128,11 @@ class Nursery:
             raise ConnectionError("the nursery is gone")
         raise step_error(error, step[0], "a worker")
 
+    def kill(self) -> None:
+        """Sends SIGKILL, also to one that is stopped. Who waits for a clone gets ConnectionError."""
+        if self._handle:
+            lib.sandbox_nursery_kill(self._handle)
+
     async def aclose(self) -> None:
         """Ends it, and with it every worker that is left."""
         async with self._lock:

@@ -89,9 +89,11 @@ static inline int linux_dup3(int from, int to, int flags)
     return (int)linux_syscall3(__NR_dup3, from, to, flags);
 }
 
-static inline int linux_poll(void *fds, unsigned count, int timeout_ms)
+/* Waits without end. Not poll: that one goes on after a stop (SIGSTOP, a frozen cgroup, a suspended machine) by another
+ * system call, restart_syscall(2), which a seccomp filter would have to allow. */
+static inline int linux_ppoll(void *fds, unsigned count)
 {
-    return (int)linux_syscall3(__NR_poll, LINUX_PTR(fds), count, timeout_ms);
+    return (int)linux_syscall5(__NR_ppoll, LINUX_PTR(fds), count, 0, 0, 0);
 }
 
 static inline long linux_recvmsg(int fd, void *message, int flags)

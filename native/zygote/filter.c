@@ -59,7 +59,7 @@ static const struct sock_filter nursery_filter[] = {
     ALLOW_IF(__NR_rt_sigreturn),
     ALLOW_IF(__NR_exit),
     /* the nursery's loop: wait for a request, clone a worker, answer with its pidfd */
-    ALLOW_IF(__NR_poll),
+    ALLOW_IF(__NR_ppoll),
     ALLOW_IF(__NR_recvmsg),
     ALLOW_IF(__NR_sendmsg),
     ALLOW_IF(__NR_clone3),

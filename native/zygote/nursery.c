@@ -160,7 +160,7 @@ static _Noreturn void nursery_serve(int host)
 {
     for (;;) {
         struct pollfd fds[2] = {{.fd = CONTROL_FD, .events = POLLIN}, {.fd = host, .events = POLLIN}};
-        const int ready = linux_poll(fds, 2, -1);
+        const int ready = linux_ppoll(fds, 2);
         if (ready == -EINTR)
             continue;
         if (ready < 0 || fds[1].revents != 0)

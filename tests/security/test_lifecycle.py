@@ -24,6 +24,7 @@ from vm._linux import LinuxHome
 from vm._sandbox import ffi, lib
 from vm._worker import Worker
 
+VMCTX_STARTING = 9
 ONE_LOOP = pytest.mark.asyncio(loop_factories=["aioring"])
 
 
@@ -285,23 +286,78 @@ async def test_nurseries_that_are_killed_at_once(engine: vm.Engine) -> None:
         assert await instance.call("add", 1, 2) == 3
 
 
-async def test_killed_before_its_userfaultfd_is_used(engine: vm.Engine) -> None:
+async def test_killed_before_its_userfaultfd_is_used(nothing_left: Census) -> None:
     """That is a death, and not the errno that something fails with in a process that is dying."""
-    module = await engine.compile(memory(), vm.ModuleConfig(dynamic_paging=True))
+    async with vm.Engine(vm.Config(reuse="never", spare_workers=0)) as engine:
+        module = await engine.compile(memory(), vm.ModuleConfig(dynamic_paging=True))
+        while not await killed_when_ready(engine, module):
+            continue  # it was quicker
+
+
+async def killed_when_ready(engine: vm.Engine, module: vm.Module) -> bool:
+    """Whether a new worker could be killed after it said that it is ready, before the engine had a look."""
     workers = cast(LinuxHome, engine._home)._workers
     task = asyncio.create_task(module.instantiate())
     while not any(worker.pid for worker in workers):
         await asyncio.sleep(0)
     (worker,) = workers
     word = lib.sandbox_worker_futex(worker.handle)
+    if word[0] != VMCTX_STARTING:
+        await (await task).aclose()
+        await until_dead_ones_are_gone(engine, alive=0)
+        return False
     with watch(worker.pid) as pidfds:
-        while word[0] != 0:  # until it is ready; the engine gets no turn to see that
+        while word[0] == VMCTX_STARTING:  # the engine gets no turn to see that
             continue
         os.kill(worker.pid, signal.SIGKILL)
         wait_for_death(*pidfds.values())
     with pytest.raises(vm.SandboxDiedError) as caught:
         await task
     assert caught.value.pid == worker.pid
+    return True
+
+
+async def stop(pid: int) -> None:
+    os.kill(pid, signal.SIGSTOP)
+    while not status(pid)["State"].startswith("T"):
+        await asyncio.sleep(0)
+
+
+async def test_a_stopped_nursery(engine: vm.Engine) -> None:
+    """SIGSTOP holds new instances up, nothing else, as a frozen container or a suspended machine does."""
+    module = await engine.compile(basic())
+    async with await module.instantiate() as instance:
+        nursery = parent(instance.pid)
+        await stop(nursery)
+        assert await instance.call("add", 1, 2) == 3
+        task = asyncio.create_task(module.instantiate())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not task.done()
+        os.kill(nursery, signal.SIGCONT)
+        async with await task as another:
+            assert parent(another.pid) == nursery
+            assert await another.call("add", 3, 4) == 7
+            for _ in range(3):
+                await stop(nursery)
+                os.kill(nursery, signal.SIGCONT)
+            async with await module.instantiate() as third:
+                assert parent(third.pid) == nursery
+            assert await instance.call("add", 1, 2) == 3
+
+
+async def test_closing_while_the_nursery_is_stopped(engine: vm.Engine) -> None:
+    module = await engine.compile(basic())
+    async with await module.instantiate() as instance:
+        with watch(parent(instance.pid), instance.pid) as pidfds:
+            await stop(parent(instance.pid))
+            tasks = [asyncio.create_task(module.instantiate()) for _ in range(3)]
+            await asyncio.sleep(0)
+            await engine.aclose()
+            wait_for_death(*pidfds.values())
+        for task in tasks:
+            with pytest.raises((vm.InstanceStateError, vm.SandboxDiedError)):
+                await task
 
 
 async def test_closing_after_the_nursery_died(nothing_left: Census) -> None:
