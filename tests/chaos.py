@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import logging
 import os
 import random
 import signal
@@ -475,6 +476,7 @@ def main() -> None:
         if sys.stderr.isatty():
             print(f"\r{text}", end="", file=sys.stderr, flush=True)
 
+    logging.getLogger("vm").setLevel(logging.ERROR)  # engines without processes warn that they are
     started = time.monotonic()
     ends, harm = run(options.runs, options.seed, report)
     print(f"\n{options.runs} runs, seed {options.seed}, {time.monotonic() - started:.0f} s")

@@ -21,7 +21,7 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import pytest
 from guests import build
@@ -172,18 +172,37 @@ def assemble(text: str, symbols: tuple[tuple[str, int], ...]) -> bytes:
         return output.read_bytes()
 
 
+class _Saved(NamedTuple):
+    """A module to be overwritten: its file, where in the native code, and its memory."""
+
+    data: bytes
+    start: int
+    layout: vm.MemoryMap
+
+
+#: By settings.
+_saved: dict[str, _Saved] = {}
+
+
+async def _save(engine: vm.Engine, path: Path, config: vm.ModuleConfig) -> _Saved:
+    if repr(config) not in _saved:
+        module = await engine.compile(build(_PROGRAM, imports=["ask"]), config)
+        await module.save(path)
+        start = module.native_offset(module.exports["hostile"])
+        assert start is not None
+        _saved[repr(config)] = _Saved(path.read_bytes(), start, module.memory_map)
+    return _saved[repr(config)]
+
+
 async def hostile(
     engine: vm.Engine, folder: Path, code: str | bytes = SYSTEM_CALL, config: vm.ModuleConfig | None = None
 ) -> Hostile:
     """A module with that machine code; `engine` must not know modules it has seen (``module_cache_size=0``)."""
-    module = await engine.compile(build(_PROGRAM, imports=["ask"]), config or vm.ModuleConfig(aux_data_size=4096))
     path = folder / "hostile.pvmc"
-    await module.save(path)
-    file = File(path.read_bytes())
-    start = module.native_offset(module.exports["hostile"])
-    assert start is not None
+    config = config or vm.ModuleConfig(aux_data_size=4096)
+    data, start, layout = await _save(engine, path, config)
+    file = File(data)
     trampolines = [int.from_bytes(file.parts["tables"][at : at + 4], "little") for at in (0, 4, 8)]
-    layout = module.memory_map
     symbols = VMCTX_FIELDS | {
         "HERE": CODE + start,
         "CODE": CODE,

@@ -166,7 +166,7 @@ async def test_whatever_it_says(engine: vm.Engine, tmp_path: Path, name: str) ->
     gas = [0, 1, 1 << 62, (1 << 63) - 1, 1 << 63, U64]
     values = [*faults, 1, 0xFFFF_FFFF, 1 << 31, 0x8000_0000_0000_0000, layout.max_heap_size, layout.stack_high - 1]
     ends: Counter[str] = Counter()
-    for round_ in range(400):
+    for round_ in range(200):
         state = states[round_ % len(states)] if round_ < 2 * len(states) else rng.choice(states[1:9])
         if state == BUSY:
             continue  # below: it says nothing at all
@@ -178,7 +178,7 @@ async def test_whatever_it_says(engine: vm.Engine, tmp_path: Path, name: str) ->
             instance.memory.write(layout.rw_address, bytes(size))
             assert instance.memory.read(layout.rw_address, size) == bytes(size)
     assert set(ends) <= ENDS
-    assert ends["SandboxDiedError"] > 20
+    assert ends["SandboxDiedError"] > 10
     assert len(ends) > 2  # it also came through: some of it can be true
 
 
@@ -188,7 +188,7 @@ async def test_while_the_host_reads(engine: vm.Engine, tmp_path: Path, name: str
     rng = random.Random(name)
     code = await hostile(engine, tmp_path, FLIP, CONFIGS[name])
     ends: Counter[str] = Counter()
-    for _ in range(60):
+    for _ in range(40):
         async with await linked(code, CONFIGS[name], vm.Limits(wall=0.02, memory=1 << 20)) as instance:
             task = asyncio.create_task(run(code, instance, 0, rng.getrandbits(64)))
             if rng.random() < 0.3:
