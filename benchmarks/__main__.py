@@ -20,6 +20,7 @@ import benchmarks.doom
 import benchmarks.fork
 import benchmarks.loop
 import benchmarks.paging
+import benchmarks.scale
 import benchmarks.spawn
 from benchmarks._harness import Options, Report, SkipError, facts, options_parser, read_options, table
 
@@ -33,6 +34,7 @@ _PROGRAMS: Final[dict[str, Callable[[Options], Report]]] = {
     "paging": benchmarks.paging.measure,
     "spawn": benchmarks.spawn.measure,
     "fork": benchmarks.fork.measure,
+    "scale": benchmarks.scale.measure,
     "loop": benchmarks.loop.measure,
 }
 

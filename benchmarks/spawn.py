@@ -60,6 +60,12 @@ pub @recurse:
 pub @hog:
     a1 = sbrk a2
     jump @hog
+pub @storm:
+    s0 = sp - 8
+@again:
+    a1 = u8 [a0]
+    a1 = u8 [s0]
+    jump @again
 """
 
 
@@ -156,21 +162,33 @@ def _free_memory() -> int:
 
 
 def runaways() -> Sample:
-    """Endless loops, recursions and memory hogs at once, each stopped at its limit of time: how late they are."""
+    """Endless loops, recursions, memory hogs and storms of page faults at once, each stopped at its limit of time: how
+    late they are."""
 
     async def main() -> Sample:
         limits = vm.Limits(wall=_WALL, memory=1 << 20)
-        exports = ("spin", "recurse", "hog")
+        exports = ("spin", "recurse", "hog", "storm")
+        linker = vm.Linker()
+
+        @linker.on_page_fault
+        def serve_one(caller: vm.Caller, fault: vm.PageFault) -> None:
+            """There is never more than one of the two pages that the guest wants by turns."""
+            layout = caller.instance.module.memory_map
+            caller.memory.free(layout.rw_address, layout.page_size)
+            caller.memory.free(layout.stack_high - layout.page_size, layout.page_size)
+            caller.memory.zero(fault.address, fault.size)
+
         async with vm.Engine(vm.Config(limits=limits)) as engine:
+            paged = await engine.compile(_blob(), vm.ModuleConfig(dynamic_paging=True))
             module = await engine.compile(_blob())
             late: list[float] = []
 
             async def one(export: str) -> None:
-                async with await module.instantiate() as instance:
+                async with await linker.instantiate(paged if export == "storm" else module) as instance:
                     for _ in range(_STOPS):
                         started = time.perf_counter()
                         try:
-                            await instance.call(export)
+                            await instance.call(export, module.memory_map.rw_address)
                         except vm.LimitError:
                             late.append(time.perf_counter() - started - _WALL)
 
