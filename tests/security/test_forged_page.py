@@ -212,8 +212,9 @@ async def test_a_page_fault_before_the_first_instruction(engine: vm.Engine, tmp_
     assert first is not None
     layout = code.module.memory_map
     for offset in range(5):
-        registers = {"rax": TRAP, "rdi": CODE + first + offset, "rsi": 7, "r8": layout.stack_low}
-        signal_frame = frame(rip=code.symbols["HERE"] + BACK, mask=U64, **registers)
+        place = CODE + first + offset
+        back = code.symbols["HERE"] + BACK
+        signal_frame = frame(rip=back, mask=U64, rax=TRAP, rdi=place, rsi=7, r8=layout.stack_low)
         linker = vm.Linker()
         linker.define("ask", lambda caller, value: value)
         linker.on_page_fault(vm.ZeroPager())

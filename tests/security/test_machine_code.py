@@ -16,8 +16,9 @@ import ctypes
 import itertools
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from guests import build
@@ -103,10 +104,10 @@ async def outcome(code: Hostile, instance: vm.Instance, *arguments: int, patienc
     except TimeoutError:
         return "endless"
     except vm.SandboxDiedError as error:
-        return re.findall(r"SIG[A-Z]+|exit status \d+|broke the rules", str(error))[0]
+        return str(re.findall(r"SIG[A-Z]+|exit status \d+|broke the rules", str(error))[0])
 
 
-async def outcomes(code: Hostile, cases: list[tuple[int, ...]]) -> list[int | str]:
+async def outcomes(code: Hostile, cases: Sequence[tuple[int, ...]]) -> list[int | str]:
     """Each in a process of its own, several at once."""
     results: list[int | str] = [""] * len(cases)
     left = enumerate(cases)
@@ -383,7 +384,7 @@ async def test_forged_signal_frames(load: Load) -> None:
     back = code.symbols["HERE"] + BACK
     rw = code.symbols["RW"]
     goes_on = {"rip": back}
-    frames: dict[str, dict[str, int]] = {
+    frames: dict[str, dict[str, Any]] = {
         "as it was": goes_on,
         "no flags": goes_on | {"eflags": 0},
         "all flags": goes_on | {"eflags": U64},
