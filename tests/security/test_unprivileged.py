@@ -34,7 +34,9 @@ sys.exit(pytest.main(arguments))
 #: Imported by the tests, or by asyncio when it is first needed.
 LATER = ("concurrent.futures.thread", "ctypes", "asyncio.taskgroups")
 
-SECURITY = [f"security/test_{name}.py" for name in ("isolation", "lifecycle", "paging", "machine_code", "forged_page")]
+SECURITY = [
+    f"security/test_{name}.py" for name in ("isolation", "lifecycle", "paging", "machine_code", "forged_page", "chaos")
+]
 STOPS = [f"vm/test_{name}.py" for name in ("admission", "interrupt", "limits", "pool")]
 
 #: Long ones add nothing here; the others want privileges and skip by themselves.
