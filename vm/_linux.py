@@ -182,12 +182,12 @@ class LinuxHome:
                 await worker.start(nursery, self._forget)
             except ConnectionError:
                 self._workers.discard(worker)
-                _LOG.warning("the process that starts workers died; starting another")
                 await self._lost_nursery(nursery)
                 if not self._open:
                     raise InstanceStateError("the engine was closed") from None
                 if attempt == 2:
                     raise SandboxError("a worker: its nursery was killed, and so was the next one") from None
+                _LOG.warning("the process that starts workers died; starting another")
             except BaseException:
                 if worker.has_process:
                     self._counters.spawned += 1
