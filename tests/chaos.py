@@ -105,6 +105,7 @@ class Episode:
             vm.Config(
                 backend=backend,  # type: ignore[arg-type]
                 sandbox=sandbox,  # type: ignore[arg-type]
+                waiting=rng.choice(["auto", "threads"]),
                 spin=rng.choice([0, 50e-6]),
                 reuse=rng.choice(["tenant", "tenant", "always", "never"]),
                 spare_workers=rng.randrange(3),
