@@ -218,16 +218,14 @@ class Episode:
     def signal_nursery(self, number: signal.Signals) -> bool:
         found = False
         for pid in nurseries():
-            try:
+            with contextlib.suppress(ProcessLookupError):  # reaped meanwhile
                 pidfd = os.pidfd_open(pid)
-            except ProcessLookupError:
-                continue
-            try:
-                if pid in nurseries():  # it was not replaced by another process meanwhile
-                    signal.pidfd_send_signal(pidfd, number)
-                    found = True
-            finally:
-                os.close(pidfd)
+                try:
+                    if pid in nurseries():  # it was not replaced by another process
+                        signal.pidfd_send_signal(pidfd, number)
+                        found = True
+                finally:
+                    os.close(pidfd)
         return found
 
     def victim(self, condition: Callable[[Guest], bool]) -> Guest | None:
