@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 import sys
+import weakref
 from asyncio import base_events, constants, format_helpers, sslproto, trsock
 from collections.abc import AsyncIterator, Callable, Coroutine
 from selectors import SelectorKey
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import ssl
 
     from _typeshed import FileDescriptorLike
+
+    from aioring.fs._raw import RawFile
 
 T = TypeVar("T")
 
@@ -74,6 +77,7 @@ class EventLoop(_loop.Core, asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._ring = LoopRing(self)
         self._listeners: dict[int, _loop.Listener] = {}
+        self._files: weakref.WeakSet[RawFile] = weakref.WeakSet()  # open ones
         try:
             super().__init__(_Files(self))  # type: ignore[arg-type]
         except BaseException:
@@ -113,6 +117,9 @@ class EventLoop(_loop.Core, asyncio.SelectorEventLoop):
             self._ring._close_with_loop()
         super().close()
         self._close_native()
+        with contextlib.ExitStack() as files:  # all of them, even if a warning is an error
+            for file in list(self._files):
+                files.callback(file._close_forgotten, ", whose event loop is closed")
 
     def _make_way(self, error: int) -> None:
         self._ring._make_way(error)

@@ -55,6 +55,11 @@ class LoopRing(Ring):
     def _attach(self) -> None:
         self._core._attach(int(ffi.cast("uintptr_t", self._handle)), self._in_flight)
 
+    @property
+    def in_flight(self) -> int:
+        """The number of operations that were made and are not done, reads and writes of `aioring.fs` among them."""
+        return len(self._in_flight) + self._core._transfers()
+
     # ---- driving -----------------------------------------------------------------------------------------------
 
     def _adopt(self) -> None:

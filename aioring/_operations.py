@@ -50,6 +50,9 @@ class Operation(asyncio.Future[T]):
     def _value(self, code: int) -> T:
         raise NotImplementedError
 
+    def _error(self, code: int) -> OSError:
+        return OSError(code, os.strerror(code))
+
     def _complete(self, code: int) -> None:
         """The kernel's last word: a result, or -errno. Delivered again if a signal's exception interrupted it."""
         self._number = 0
@@ -59,7 +62,7 @@ class Operation(asyncio.Future[T]):
             if code >= 0 or code == self._expected:
                 self.set_result(self._value(code))
             else:
-                self.set_exception(OSError(-code, os.strerror(-code)))
+                self.set_exception(self._error(-code))
         except MemoryError as error:
             self.set_exception(error)
         finally:

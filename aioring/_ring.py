@@ -28,6 +28,7 @@ from aioring._errors import (
     unavailable,
 )
 from aioring._features import OPERATIONS, Feature
+from aioring._file_operations import FileOperations
 from aioring._operations import Count, FutexWait, NoValue, Operation, Read, Stop, Timeout
 from aioring._uring import ffi, lib
 
@@ -78,7 +79,7 @@ class _Waker:
             ring._serve()
 
 
-class Ring:
+class Ring(FileOperations):
     """An io_uring of its own, as a guest of the event loop that runs (stock asyncio, uvloop, ...).
 
     ::
@@ -219,8 +220,7 @@ class Ring:
         return fd
 
     def supports(self, operation: str) -> bool:
-        """Whether the kernel has an operation, by name: "nop", "read", "write" (readinto is "read"), "timeout",
-        "poll", "cancel", "futex_wait" or "futex_wake".
+        """Whether the kernel has an operation, by the name of its method here; readinto is "read", close_file "close".
 
         Raises:
             ValueError: aioring knows no such operation.

@@ -91,10 +91,14 @@ static PyObject *core_attach(Core *core, PyObject *const *args, Py_ssize_t count
     core->ring = ring;
     Py_XSETREF(core->in_flight, Py_NewRef(args[1]));
     operations_again(core);
+    registered_reset(&core->registered);
     if (watchers_again(core) != 0)
         return NULL;
     Py_RETURN_NONE;
 }
+
+/* How long a loop that closes waits before it asks again to cancel what is left. Nanoseconds. */
+#define PATIENCE 100000000
 
 /* _quiesce(): the loop is about to be closed, in the thread of its ring. What the kernel accepted meanwhile is closed. */
 static PyObject *core_quiesce(Core *core, PyObject *Py_UNUSED(unused))
@@ -104,6 +108,43 @@ static PyObject *core_quiesce(Core *core, PyObject *Py_UNUSED(unused))
     operations_stop(core);
     if (core_reap(core, 0) != 0)
         return NULL;
+    /* The kernel has their memory. Asked again each time: one of its workers can miss a cancellation between two waits. */
+    while (operations_transfers(&core->operations) != 0) {
+        if (core_reap(core, PATIENCE) != 0)
+            return NULL;
+        operations_stop(core);
+    }
+    Py_RETURN_NONE;
+}
+
+/* _transfers(): how many are in flight. */
+static PyObject *core_transfers(Core *core, PyObject *Py_UNUSED(unused))
+{
+    return PyLong_FromSsize_t(operations_transfers(&core->operations));
+}
+
+/* _register_buffer(memory): (its index in the ring's table or -errno, the generation of that). */
+static PyObject *core_register_buffer(Core *core, PyObject *memory)
+{
+    Py_buffer view;
+    int index;
+
+    if (PyObject_GetBuffer(memory, &view, PyBUF_WRITABLE) != 0)
+        return NULL;
+    index = registered_add_buffer(core, view.buf, (size_t)view.len);
+    PyBuffer_Release(&view);
+    return Py_BuildValue("iI", index, core->registered.generation);
+}
+
+static PyObject *core_unregister_buffer(Core *core, PyObject *const *args, Py_ssize_t count)
+{
+    long index = count == 2 ? PyLong_AsLong(args[0]) : -1;
+    unsigned long generation = count == 2 ? PyLong_AsUnsignedLong(args[1]) : 0;
+
+    if (PyErr_Occurred())
+        return NULL;
+    if (generation == core->registered.generation && index >= 0 && index < REGISTERED_BUFFERS)
+        registered_remove_buffer(core, (int)index);
     Py_RETURN_NONE;
 }
 
@@ -256,6 +297,11 @@ static PyMethodDef core_methods[] = {
     {"_reap", (PyCFunction)core_reap_method, METH_O, "Submit, wait up to so many nanoseconds, and dispatch."},
     {"_attach", FAST(core_attach), METH_FASTCALL, "_attach(address, in_flight): the ring to drive."},
     {"_quiesce", (PyCFunction)core_quiesce, METH_NOARGS, "Stop all native operations."},
+    {"_transfers", (PyCFunction)core_transfers, METH_NOARGS, "How many transfers of files are in flight."},
+    {"_register_buffer", (PyCFunction)core_register_buffer, METH_O,
+     "_register_buffer(memory): (its index or -errno, the generation of the table)."},
+    {"_unregister_buffer", FAST(core_unregister_buffer), METH_FASTCALL,
+     "_unregister_buffer(index, generation): undoes it, if the ring is still the same."},
     {"_detach", (PyCFunction)core_detach, METH_NOARGS, "The ring is gone."},
     {"_close_native", (PyCFunction)core_close, METH_NOARGS, "Drop all callbacks, watches and operations."},
     {"_driven_by", (PyCFunction)core_driven_by, METH_O, "get_ident() of the thread that runs the loop; 0: none."},

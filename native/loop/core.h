@@ -19,6 +19,7 @@
 
 #include "handle.h"
 #include "operation.h"
+#include "registered.h"
 #include "uring_ring.h"
 
 /* A FIFO of handles (handle.h) and of transports and listeners that have something to do. Owns its items. */
@@ -58,6 +59,8 @@ typedef struct Core {
     struct watcher *watchers; /* by fd */
     unsigned watchers_size;
     struct operations operations;
+    struct registered registered;
+    unsigned inlined; /* reads that the running callback has had from the page cache (transfer.c) */
     /* A completion of an Operation that an exception interrupted: delivered again first. */
     int64_t again_number;
     int32_t again_result;
@@ -93,12 +96,15 @@ struct loop_state {
     PyTypeObject *listener_type;
     PyTypeObject *socket_call_type;
     PyTypeObject *stream_call_type;
+    PyTypeObject *file_type;
+    PyTypeObject *transfer_type;
     PyObject *base_create_task; /* asyncio.BaseEventLoop.create_task */
     PyObject *base_read; /* asyncio.StreamReader.read */
     PyObject *base_drain; /* asyncio.StreamWriter.drain */
     PyObject *future_type; /* asyncio.Future */
     PyObject *task_type; /* asyncio.Task */
     PyObject *socket_type; /* socket.socket */
+    PyObject *unsupported_error; /* io.UnsupportedOperation */
     PyObject *owner_error; /* aioring.RingOwnerError */
     PyObject *forked_error; /* aioring.RingForkedError */
     PyObject *future_keywords; /* ("loop",) */
@@ -123,8 +129,10 @@ struct loop_state {
     X(_trace_handle)                                                                                                  \
     X(_transport)                                                                                                     \
     X(_waiter)                                                                                                        \
+    X(add_note)                                                                                                       \
     X(cancel)                                                                                                         \
     X(cancelled)                                                                                                      \
+    X(characters_written)                                                                                             \
     X(context)                                                                                                        \
     X(data_received)                                                                                                  \
     X(set_result)

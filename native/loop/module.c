@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "core.h"
+#include "file.h"
 
 /*
  * The extension aioring._loop. Its state is global and of one interpreter: asyncio's own types, which ours derive from,
@@ -46,13 +47,14 @@ static int import_all(void)
     loop_state.future_type = import_name("asyncio.futures", "Future");
     loop_state.task_type = import_name("asyncio.tasks", "Task");
     loop_state.socket_type = import_name("socket", "socket");
+    loop_state.unsupported_error = import_name("io", "UnsupportedOperation");
     loop_state.owner_error = import_name("aioring._errors", "RingOwnerError");
     loop_state.forked_error = import_name("aioring._errors", "RingForkedError");
     loop_state.future_keywords = Py_BuildValue("(s)", "loop");
     loop_state.task_keywords = Py_BuildValue("(sss)", "loop", "name", "context");
     loop_state.empty_tuple = PyTuple_New(0);
     return loop_state.base_create_task != NULL && loop_state.future_type != NULL && loop_state.task_type != NULL &&
-                   loop_state.socket_type != NULL && loop_state.owner_error != NULL &&
+                   loop_state.socket_type != NULL && loop_state.owner_error != NULL && loop_state.unsupported_error != NULL &&
                    loop_state.forked_error != NULL && loop_state.future_keywords != NULL &&
                    loop_state.task_keywords != NULL && loop_state.empty_tuple != NULL
                ? 0
@@ -91,10 +93,13 @@ static int module_exec(PyObject *module)
     loop_state.listener_type = add_type(module, &listener_spec, NULL);
     loop_state.socket_call_type = add_type(module, &socket_call_spec, NULL);
     loop_state.stream_call_type = add_type(module, &stream_call_spec, NULL);
+    loop_state.file_type = add_type(module, &file_spec, NULL);
+    loop_state.transfer_type = add_type(module, &transfer_spec, NULL);
     loop_state.stream_type = stream_type_new(module, flow_control);
     Py_DECREF(flow_control);
     return loop_state.core_type != NULL && loop_state.listener_type != NULL && loop_state.socket_call_type != NULL &&
-                   loop_state.stream_call_type != NULL && add_streams(module) == 0 &&
+                   loop_state.stream_call_type != NULL && loop_state.file_type != NULL &&
+                   loop_state.transfer_type != NULL && add_streams(module) == 0 &&
                    loop_state.stream_type != NULL && core_add_socket_methods() == 0
                ? 0
                : -1;

@@ -61,6 +61,9 @@ static void prepare(struct io_uring_sqe *sqe, struct operation *operation)
     case OPERATION_ACCEPT:
         io_uring_prep_multishot_accept(sqe, operation->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         break;
+    case OPERATION_TRANSFER:
+        operation->prepare(operation, sqe);
+        break;
     }
 }
 
@@ -169,14 +172,35 @@ void operations_stop(Core *core)
     operations_prepare(core);
 }
 
+Py_ssize_t operations_transfers(const struct operations *operations)
+{
+    const struct operation *heads[] = {&operations->due, &operations->armed};
+    Py_ssize_t count = 0;
+
+    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
+        for (const struct operation *each = heads[i]->next; each != heads[i]; each = each->next)
+            count += each->kind == OPERATION_TRANSFER;
+    }
+    return count;
+}
+
 void operations_forget(Core *core)
 {
     struct operations *operations = &core->operations;
 
     while (operations->due.next != &operations->due)
         become_idle(operations->due.next);
-    while (operations->armed.next != &operations->armed)
-        become_idle(operations->armed.next);
+    while (operations->armed.next != &operations->armed) {
+        struct operation *operation = operations->armed.next;
+
+        /*
+         * A transfer whose end was not seen, because its thread has ended, or because it is the parent's. A device may
+         * still write to its memory: that is never freed.
+         */
+        if (operation->kind == OPERATION_TRANSFER)
+            Py_INCREF(operation->owner);
+        become_idle(operation);
+    }
 }
 
 int operations_traverse(struct operations *operations, visitproc visit, void *arg)

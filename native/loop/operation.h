@@ -3,9 +3,9 @@
 #define AIORING_LOOP_OPERATION_H
 
 /*
- * Operations of native objects on the ring, found by their address in the completion's user_data. None of them gives
- * the kernel memory: they poll, and they accept. So an owner may be done with one at any time; what has to outlive the
- * last completion is the struct alone, and for that the operation holds its owner.
+ * Operations of native objects on the ring, found by their address in the completion's user_data. What has to outlive
+ * the last completion is the struct, and for that the operation holds its owner. Only a transfer gives the kernel memory,
+ * its owner's; the others poll, and accept, so that their owners may be done with them at any time.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -13,12 +13,16 @@
 #include <stdint.h>
 
 struct Core;
+struct io_uring_sqe;
 struct operation;
 
 /* A completion. `more`: there will be others; else the operation is idle again. Runs no Python code, does not fail. */
 typedef void (*operation_done)(struct Core *core, struct operation *operation, int32_t result, bool more);
 
-enum operation_kind { OPERATION_POLL, OPERATION_POLL_ONCE, OPERATION_ACCEPT };
+/* Fills in the SQE, but for its user_data. Runs no Python code. */
+typedef void (*operation_prepare)(struct operation *operation, struct io_uring_sqe *sqe);
+
+enum operation_kind { OPERATION_POLL, OPERATION_POLL_ONCE, OPERATION_ACCEPT, OPERATION_TRANSFER };
 
 enum operation_state {
     OPERATION_IDLE,
@@ -28,12 +32,13 @@ enum operation_state {
     OPERATION_ENDING, /* cancelled: the last completion is to come */
 };
 
-/* Embedded in its owner. All but `kind`, `fd`, `mask` and `done` belongs to operation.c. */
+/* Embedded in its owner. All but `kind`, `prepare`, `fd`, `mask` and `done` belongs to operation.c. */
 struct operation {
     struct operation *previous;
     struct operation *next;
     PyObject *owner; /* owned while not idle */
     operation_done done;
+    operation_prepare prepare; /* of a transfer */
     uint32_t mask; /* of a poll: POLLIN, ... */
     int fd;
     enum operation_kind kind;
@@ -60,6 +65,8 @@ void operation_completed(struct Core *core, struct operation *operation, int32_t
 void operations_again(struct Core *core);
 /* The loop closes: stops everything, and starts nothing more. */
 void operations_stop(struct Core *core);
+/* How many transfers were started and have not ended. */
+Py_ssize_t operations_transfers(const struct operations *operations);
 /* The ring is gone, and everything with it. */
 void operations_forget(struct Core *core);
 int operations_traverse(struct operations *operations, visitproc visit, void *arg);

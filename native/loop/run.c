@@ -47,8 +47,10 @@ static int iterate(Core *core)
         count = core->ready.count;
         while (count-- != 0 && core->ready.count != 0) {
             PyObject *item = ready_pop(&core->ready);
-            int error = run_item(core, item);
+            int error;
 
+            core->inlined = 0;
+            error = run_item(core, item);
             Py_DECREF(item);
             if (error != 0)
                 return -1;

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* Versions: the man page io_uring_enter(2), and include/uapi/linux/io_uring.h for the two of Linux 6.7. */
+/* Versions: the man page io_uring_enter(2), and include/uapi/linux/io_uring.h for those since Linux 6.7. */
 static const struct uring_operation operations[] = {
     {"nop", "5.1", IORING_OP_NOP},
     {"poll", "5.1", IORING_OP_POLL_ADD},
@@ -13,6 +13,19 @@ static const struct uring_operation operations[] = {
     {"cancel", "5.5", IORING_OP_ASYNC_CANCEL},
     {"read", "5.6", IORING_OP_READ},
     {"write", "5.6", IORING_OP_WRITE},
+    {"fsync", "5.1", IORING_OP_FSYNC},
+    {"openat", "5.6", IORING_OP_OPENAT},
+    {"close", "5.6", IORING_OP_CLOSE},
+    {"statx", "5.6", IORING_OP_STATX},
+    {"fallocate", "5.6", IORING_OP_FALLOCATE},
+    {"splice", "5.7", IORING_OP_SPLICE},
+    {"renameat", "5.11", IORING_OP_RENAMEAT},
+    {"unlinkat", "5.11", IORING_OP_UNLINKAT},
+    {"mkdirat", "5.15", IORING_OP_MKDIRAT},
+    {"symlinkat", "5.15", IORING_OP_SYMLINKAT},
+    {"linkat", "5.15", IORING_OP_LINKAT},
+    {"waitid", "6.7", IORING_OP_WAITID},
+    {"ftruncate", "6.9", IORING_OP_FTRUNCATE},
     {"futex_wait", "6.7", IORING_OP_FUTEX_WAIT},
     {"futex_wake", "6.7", IORING_OP_FUTEX_WAKE},
 };

@@ -82,6 +82,31 @@ int uring_timeout(struct uring *ring, uint64_t number, int64_t nanoseconds);
 int uring_poll(struct uring *ring, uint64_t number, int fd, uint32_t mask);
 int uring_futex_wait(struct uring *ring, uint64_t number, uint64_t address, uint32_t value, int shared);
 int uring_futex_wake(struct uring *ring, uint64_t number, uint64_t address, uint32_t count, int shared);
+/* Of files by descriptor. `fsync` with `data`: what is needed to read the data back, not times (fdatasync(2)). */
+int uring_close_file(struct uring *ring, uint64_t number, int fd);
+int uring_fsync(struct uring *ring, uint64_t number, int fd, int data);
+int uring_fallocate(struct uring *ring, uint64_t number, int fd, int mode, uint64_t offset, uint64_t length);
+int uring_ftruncate(struct uring *ring, uint64_t number, int fd, uint64_t length);
+int uring_splice(
+    struct uring *ring, uint64_t number, int in, int64_t in_offset, int out, int64_t out_offset, uint32_t length,
+    uint32_t flags
+);
+/* Of files by name, which the caller keeps until it was submitted; relative to the directory `at`. */
+int uring_openat(struct uring *ring, uint64_t number, int at, const char *path, int flags, uint32_t mode);
+int uring_statx(
+    struct uring *ring, uint64_t number, int at, const char *path, int flags, uint32_t mask, void *out
+);
+int uring_mkdirat(struct uring *ring, uint64_t number, int at, const char *path, uint32_t mode);
+int uring_unlinkat(struct uring *ring, uint64_t number, int at, const char *path, int flags);
+int uring_renameat(
+    struct uring *ring, uint64_t number, int at, const char *path, int to_at, const char *to, uint32_t flags
+);
+int uring_linkat(
+    struct uring *ring, uint64_t number, int at, const char *path, int to_at, const char *to, int flags
+);
+int uring_symlinkat(struct uring *ring, uint64_t number, const char *target, int at, const char *path);
+/* waitid(2): `info` is a siginfo_t. */
+int uring_waitid(struct uring *ring, uint64_t number, int kind, int id, void *info, int options);
 /* Cancels operation `number`, which still completes by itself; the cancellation does not. */
 int uring_cancel(struct uring *ring, uint64_t number);
 

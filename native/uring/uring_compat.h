@@ -3,7 +3,7 @@
 #define AIORING_URING_COMPAT_H
 
 /*
- * What liburing 2.3 (Debian 12) does not know yet; numbers from include/uapi/linux/{io_uring,futex}.h of Linux 6.7.
+ * What liburing 2.3 (Debian 12) does not know yet; numbers from include/uapi/linux/{io_uring,futex}.h of Linux 6.9.
  * Newer liburing has the opcodes as members of an enum, which #ifndef cannot see: a macro of the same name and value,
  * defined after the enum was read, changes nothing there.
  */
@@ -20,6 +20,10 @@
 #endif
 #ifndef IORING_OP_FUTEX_WAITV
 #define IORING_OP_FUTEX_WAITV 53
+#endif
+
+#ifndef IORING_OP_FTRUNCATE
+#define IORING_OP_FTRUNCATE 55
 #endif
 
 #ifndef FUTEX2_SIZE_U32
