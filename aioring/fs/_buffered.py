@@ -179,13 +179,13 @@ class BufferedFile:
                     return self._take(length)
 
     async def readlines(self, hint: int | None = -1) -> list[bytes]:
-        """Read lines, until their sizes sum up to `hint` if that is above 0."""
+        """Read lines, until their sizes sum up to more than `hint`, if that is above 0."""
         lines: list[bytes] = []
         total = 0
         async for line in self:
             lines.append(line)
             total += len(line)
-            if hint is not None and 0 < hint <= total:
+            if hint is not None and 0 < hint < total:
                 break
         return lines
 

@@ -71,7 +71,9 @@ def _parse(mode: str) -> _Mode:
         raise ValueError(f"invalid mode: {mode!r}")
     if {"t", "b"} <= kinds:
         raise ValueError("can't have text and binary mode at once")
-    if len(kinds & set("xrwa")) != 1:
+    if not kinds & set("xrwa"):
+        raise ValueError("Must have exactly one of create/read/write/append mode and at most one plus")
+    if len(kinds & set("xrwa")) > 1:
         raise ValueError("must have exactly one of create/read/write/append mode")
     flags = {
         "r": os.O_RDONLY,
@@ -95,8 +97,6 @@ def _check_arguments(
         raise ValueError("binary mode doesn't take an errors argument")
     if mode.binary and newline is not None:
         raise ValueError("binary mode doesn't take a newline argument")
-    if buffering < -1:
-        raise ValueError("invalid buffering size")
     if buffering == 0 and not mode.binary:
         raise ValueError("can't have unbuffered text I/O")
     if direct and buffering != 0:
@@ -173,7 +173,7 @@ async def _open(
         line_buffering = not mode.binary and (buffering == 1 or (buffering < 0 and os.isatty(raw._fd)))
         if buffering == 0:
             return raw
-        if buffering in (-1, 1):
+        if buffering < 0 or buffering == 1:
             block: int = os.fstat(raw._fd).st_blksize
             buffering = block if block > 1 else io.DEFAULT_BUFFER_SIZE
         buffered = BufferedFile(raw, buffering)

@@ -34,6 +34,10 @@ class Path(pathlib.PurePosixPath):
     def _std(self) -> pathlib.Path:
         return pathlib.Path(self)
 
+    def with_segments(self, *pathsegments: str | os.PathLike[str]) -> Self:
+        """A path of this class from others (pathlib's from Python 3.12 on)."""
+        return type(self)(*pathsegments)
+
     # ---- what is there -----------------------------------------------------------------------------------------
 
     async def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:

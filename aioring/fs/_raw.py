@@ -33,8 +33,9 @@ class RawFile(_loop.File):
     The others work at the file's position, one after the other. On a regular file they move everything they are asked
     to, or up to its end; on others (pipes, terminals, devices) what one system call does.
 
-    A cancelled transfer is over when the kernel has let go of its memory. A cancelled read leaves the position, and a
-    cancelled write says in the CancelledError's `characters_written` how much was written.
+    A cancelled transfer is over when the kernel has let go of its memory. A cancelled read loses nothing: it leaves the
+    position, or where there is none what it has to the next read. A cancelled write says in the CancelledError's
+    `characters_written` how much was written.
 
     Belongs to the loop in which it was opened, and to its thread.
     """

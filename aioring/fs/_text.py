@@ -45,7 +45,7 @@ class TextFile:
         line_buffering: bool = False,
     ) -> None:
         if newline not in _NEWLINES:
-            raise ValueError(f"illegal newline value: {newline!r}")
+            raise ValueError(f"illegal newline value: {newline}")
         encoding = io.text_encoding(encoding, 3)
         if encoding == "locale":
             encoding = locale.getencoding()
@@ -54,8 +54,6 @@ class TextFile:
         self._mode: str | None = None
         self._encoding = encoding
         self._errors = errors or "strict"
-        if errors is not None:
-            codecs.lookup_error(errors)
         self._line_buffering = line_buffering
         self._ends = newline  # None and "": any
         self._write_end = {None: os.linesep, "": "\n"}.get(newline, newline)
@@ -198,13 +196,13 @@ class TextFile:
         return -1 if found < 0 else found + length - self._used
 
     async def readlines(self, hint: int | None = -1) -> list[str]:
-        """Read lines, until their lengths sum up to `hint` if that is above 0."""
+        """Read lines, until their lengths sum up to more than `hint`, if that is above 0."""
         lines: list[str] = []
         total = 0
         async for line in self:
             lines.append(line)
             total += len(line)
-            if hint is not None and 0 < hint <= total:
+            if hint is not None and 0 < hint < total:
                 break
         return lines
 

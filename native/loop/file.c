@@ -208,6 +208,7 @@ static int file_clear(File *file)
 {
     /* Not the core: transfers count on it. It does not hold its files, but for those in flight. */
     Py_CLEAR(file->idle);
+    Py_CLEAR(file->kept);
     return 0;
 }
 

@@ -14,6 +14,7 @@ typedef struct File {
     PyObject_HEAD
     Core *core;
     PyObject *idle; /* the future that close() waits for: done when nothing is in flight. NULL: nobody asks */
+    PyObject *kept; /* bytes that a cancelled read had read already, where they cannot be read again; NULL: none */
     Py_ssize_t in_flight; /* transfers that wait for the kernel */
     uint32_t generation; /* of the core's tables (registered.c) that `slot` is an index of */
     int slot; /* in the table of fixed files; -1: none */

@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 /*
@@ -423,6 +424,54 @@ static void annotate(Transfer *transfer)
     Py_XDECREF(note);
 }
 
+/* The start of the memory of a transfer at the position, which has one vector. */
+static char *start_of(const Transfer *transfer)
+{
+    if (transfer->aligned != NULL)
+        return transfer->aligned;
+    return transfer->bytes != NULL ? PyBytes_AS_STRING(transfer->bytes) : transfer->one.buf;
+}
+
+/*
+ * A read was cancelled when the kernel had read already, from a file that has no position to read it at again: the next
+ * read gets it. Without memory for it it is lost, and an exception set.
+ */
+static void keep(Transfer *transfer)
+{
+    File *file = transfer->file;
+    PyObject *data;
+
+    if (!is_read(transfer) || file->seekable || transfer->done == 0)
+        return;
+    data = PyBytes_FromStringAndSize(start_of(transfer), (Py_ssize_t)transfer->done);
+    if (file->kept == NULL)
+        file->kept = data;
+    else
+        PyBytes_ConcatAndDel(&file->kept, data);
+}
+
+/* Takes what keep() kept. 1: there was something, 0: there was not, -1 with an exception. */
+static int take_kept(Transfer *transfer)
+{
+    File *file = transfer->file;
+    PyObject *kept = file->kept;
+    PyObject *rest = NULL;
+    Py_ssize_t left;
+    size_t size;
+
+    if (kept == NULL || !is_read(transfer) || transfer->wanted == 0)
+        return 0;
+    left = PyBytes_GET_SIZE(kept) - (Py_ssize_t)transfer->wanted;
+    size = left < 0 ? (size_t)PyBytes_GET_SIZE(kept) : transfer->wanted;
+    if (left > 0 && (rest = PyBytes_FromStringAndSize(PyBytes_AS_STRING(kept) + size, left)) == NULL)
+        return -1;
+    memcpy(start_of(transfer), PyBytes_AS_STRING(kept), size);
+    transfer->done = size;
+    file->kept = rest;
+    Py_DECREF(kept);
+    return 1;
+}
+
 /* It is over, or given up. What the kernel still has stays until its completion. Keeps an exception that is set. */
 static void finish(Transfer *transfer)
 {
@@ -508,7 +557,7 @@ static PySendResult call_send(Transfer *transfer, PyObject *Py_UNUSED(value), Py
         over = begin(transfer);
         if (over == 0) {
             transfer->state = RUNNING;
-            over = transfer->wanted == 0;
+            over = transfer->wanted == 0 ? 1 : take_kept(transfer);
         }
     } else if (transfer->yielded) {
         transfer->yielded = false;
@@ -520,6 +569,8 @@ static PySendResult call_send(Transfer *transfer, PyObject *Py_UNUSED(value), Py
         PyErr_Clear();
         if (!is_read(transfer))
             annotate(transfer);
+        keep(transfer);
+        PyErr_Clear();
         finish(transfer);
         PyErr_SetObject((PyObject *)Py_TYPE(transfer->thrown), transfer->thrown);
         return PYGEN_ERROR;
