@@ -17,6 +17,7 @@ from typing import Final
 import benchmarks.calls
 import benchmarks.compile
 import benchmarks.doom
+import benchmarks.files
 import benchmarks.fork
 import benchmarks.loop
 import benchmarks.paging
@@ -36,6 +37,7 @@ _PROGRAMS: Final[dict[str, Callable[[Options], Report]]] = {
     "fork": benchmarks.fork.measure,
     "scale": benchmarks.scale.measure,
     "loop": benchmarks.loop.measure,
+    "files": benchmarks.files.measure,
 }
 
 

@@ -219,7 +219,11 @@ def test_path_has_what_anyio_has() -> None:
     assert theirs <= set(dir(fs.Path))
 
 
-ASKED = ["exists", "is_dir", "is_file", "is_symlink", "is_block_device", "is_char_device", "is_fifo", "is_socket", "is_mount", "stat", "lstat", "owner", "group", "readlink", "absolute", "resolve", "expanduser", "read_bytes", "read_text", "rmdir"]  # fmt: skip
+ASKED = [
+    *("exists", "is_dir", "is_file", "is_symlink", "is_block_device", "is_char_device", "is_fifo", "is_socket"),
+    *("is_mount", "stat", "lstat", "owner", "group", "readlink", "absolute", "resolve", "expanduser", "read_bytes"),
+    *("read_text", "rmdir"),
+]
 
 
 @pytest.mark.parametrize("name", ["file", "directory", "link", "dangling", "none", "fifo", "socket", "/dev/null", "/",
