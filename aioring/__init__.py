@@ -2,7 +2,8 @@
 """io_uring for asyncio: a ring of awaitable operations, and an event loop that waits in it.
 
 `open_ring()` gives the ring for whatever loop runs. `Ring` is one of its own, as a guest of that loop. `EventLoop`,
-`run()` and `new_event_loop()` are asyncio's loop on io_uring. What can go wrong is drawn in `AioringError`'s module.
+`run()` and `new_event_loop()` are asyncio's loop on io_uring, and `aioring.fs` has files for it. `features()` tells
+what the kernel can do. What can go wrong is drawn in `AioringError`'s module.
 """
 
 from aioring._errors import (
@@ -15,7 +16,7 @@ from aioring._errors import (
     UnsupportedOperationError,
 )
 from aioring._event_loop import EventLoop, new_event_loop, open_ring, run
-from aioring._features import Feature
+from aioring._features import Feature, Features, features
 from aioring._operations import Operation
 from aioring._ring import Ring
 
@@ -23,6 +24,7 @@ __all__ = [
     "AioringError",
     "EventLoop",
     "Feature",
+    "Features",
     "Operation",
     "Ring",
     "RingClosedError",
@@ -31,6 +33,7 @@ __all__ = [
     "RingStateError",
     "RingUnavailableError",
     "UnsupportedOperationError",
+    "features",
     "new_event_loop",
     "open_ring",
     "run",
