@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import math
 import os
@@ -12,7 +13,7 @@ import time
 import warnings
 import weakref
 from asyncio import _get_running_loop
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from itertools import count
 from threading import get_native_id
@@ -300,6 +301,33 @@ class Ring(FileOperations):
         """
         self._require("futex_wake")
         return self._start(Count, None, lib.uring_futex_wake, address, count, not private)
+
+    @contextlib.contextmanager
+    def linked(self, count: int) -> Iterator[None]:
+        """Link the operations made in this block, `count` at most: each starts when the one before is done (Linux 5.3).
+
+        ::
+
+            with ring.linked(2):
+                writing, syncing = ring.write(fd, data, 0), ring.fsync(fd)
+            await asyncio.gather(writing, syncing)
+
+        If one fails, is cancelled, or moves fewer bytes than it was asked to, those behind it raise OSError
+        (ECANCELED). Only operations of this ring are made in the block, and nothing is awaited.
+
+        Raises:
+            OSError: E2BIG, more than fit in one submission, or more than `count`.
+        """
+        if count < 1:
+            raise ValueError(f"count must be above 0: {count}")
+        if _get_running_loop() is not self._loop:
+            self._admit()
+        self._prepare(lib.uring_link_begin, count)
+        handle = self._handle
+        try:
+            yield
+        finally:
+            lib.uring_link_end(handle)
 
     async def cancel(self, operation: Operation[Any]) -> bool:
         """Stop an operation of this ring and wait for its end; its future is then cancelled.

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "uring_ring.h"
 
+#include <errno.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -231,7 +232,11 @@ int uring_take(struct uring *ring, uint64_t number, struct io_uring_sqe **sqe)
 {
     *sqe = io_uring_get_sqe(&ring->ring);
     if (*sqe == NULL) {
-        int submitted = io_uring_submit(&ring->ring);
+        int submitted;
+
+        if (ring->chain != NULL)
+            return -E2BIG; /* submitting would cut the chain */
+        submitted = io_uring_submit(&ring->ring);
         if (submitted < 0)
             return submitted;
         *sqe = io_uring_get_sqe(&ring->ring);
@@ -240,7 +245,35 @@ int uring_take(struct uring *ring, uint64_t number, struct io_uring_sqe **sqe)
     }
     (*sqe)->user_data = number;
     ring->last = number;
+    if (ring->linking) {
+        /* Of the one before, which is filled in by now. */
+        if (ring->chain != NULL)
+            ring->chain->flags |= IOSQE_IO_LINK;
+        ring->chain = *sqe;
+    }
     return 0;
+}
+
+int uring_link_begin(struct uring *ring, unsigned count)
+{
+    if (count > ring->ring.sq.ring_entries)
+        return -E2BIG;
+    if (io_uring_sq_space_left(&ring->ring) < count) {
+        int submitted = io_uring_submit(&ring->ring);
+
+        if (submitted < 0)
+            return submitted;
+        if (io_uring_sq_space_left(&ring->ring) < count)
+            return -EBUSY;
+    }
+    ring->linking = true;
+    return 0;
+}
+
+void uring_link_end(struct uring *ring)
+{
+    ring->linking = false;
+    ring->chain = NULL;
 }
 
 int uring_nop(struct uring *ring, uint64_t number)

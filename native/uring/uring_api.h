@@ -107,6 +107,13 @@ int uring_linkat(
 int uring_symlinkat(struct uring *ring, uint64_t number, const char *target, int at, const char *path);
 /* waitid(2): `info` is a siginfo_t. */
 int uring_waitid(struct uring *ring, uint64_t number, int kind, int id, void *info, int options);
+/*
+ * Operations prepared from here to uring_link_end() are linked: each starts when the one before it is done, and is
+ * cancelled if that failed. `count`, how many there will be at most: room for them is made, so that they are submitted
+ * together. -E2BIG: they never fit. Nothing else may be prepared or submitted in between.
+ */
+int uring_link_begin(struct uring *ring, unsigned count);
+void uring_link_end(struct uring *ring);
 /* Cancels operation `number`, which still completes by itself; the cancellation does not. */
 int uring_cancel(struct uring *ring, uint64_t number);
 

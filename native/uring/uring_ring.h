@@ -30,6 +30,8 @@ struct uring {
     /* One per SQE: the kernel reads an operation's timeout when it is submitted, after which the SQE is reused. */
     struct __kernel_timespec *timeouts;
     uint64_t last;
+    struct io_uring_sqe *chain; /* the last of the operations that are being linked; NULL: the first is to come */
+    bool linking;
     unsigned seen; /* CQEs that the last batch came from */
     bool disabled; /* set up with R_DISABLED and not enabled yet */
 

@@ -8,6 +8,7 @@ import select
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -235,3 +236,79 @@ async def test_a_guest_in_every_loop(pipe: tuple[int, int]) -> None:
         start = asyncio.get_running_loop().time()
         await ring.timeout(0.01)
         assert asyncio.get_running_loop().time() - start < 5
+
+
+async def test_named_operations(ring: aioring.Ring, tmp_path: Path, count_fds: Callable[[], int]) -> None:
+    before = count_fds()
+    path = tmp_path / "file"
+    fd = await ring.openat(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    assert await ring.write(fd, b"text", 0) == 4
+    assert await ring.stat(fd) == await ring.stat(path) == os.stat(path)
+    await ring.close_file(fd)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        await ring.close_file(fd)
+    await ring.mkdirat(tmp_path / "directory")
+    directory = os.open(tmp_path / "directory", os.O_RDONLY)
+    await ring.renameat(path, "moved", to_dir_fd=directory)
+    await ring.unlinkat("moved", dir_fd=directory)
+    os.close(directory)
+    await ring.unlinkat(tmp_path / "directory", directory=True)
+    with pytest.raises(FileNotFoundError) as caught:
+        await ring.renameat(path, b"other")
+    assert (caught.value.filename, caught.value.filename2) == (str(path), b"other")
+    with pytest.raises(ValueError, match="embedded null byte"):
+        ring.stat("nul\0")
+    for _ in range(20):
+        opening = ring.openat("/dev/null", os.O_RDONLY)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        closing = ring.close_file(os.dup(1))
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+    assert count_fds() == before
+
+
+async def test_linked_operations(ring: aioring.Ring, tmp_path: Path) -> None:
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    with ring.linked(3):
+        operations = (ring.write(fd, b"one", 0), ring.fsync(fd), ring.read(fd, 3, 0))
+    assert await asyncio.gather(*operations) == [3, None, b"one"]
+    os.close(fd)
+    with ring.linked(3):
+        linked = (ring.nop(), ring.read(fd, 1), ring.nop())
+    results = await asyncio.gather(*linked, return_exceptions=True)
+    assert [getattr(result, "errno", result) for result in results] == [None, errno.EBADF, errno.ECANCELED]
+    order: list[str] = []
+    with ring.linked(2):
+        first, second = ring.timeout(0.01), ring.nop()
+    free = ring.nop()
+    for name, operation in (("first", first), ("second", second), ("free", free)):
+        operation.add_done_callback(lambda _, name=name: order.append(name))  # type: ignore[misc]
+    # A timeout that has passed is a failure to the kernel: what follows it is cancelled.
+    results = await asyncio.gather(first, second, free, return_exceptions=True)
+    assert order[0] == "free"
+    assert getattr(results[1], "errno", None) == errno.ECANCELED
+    with pytest.raises(OSError, match="Argument list too long"), ring.linked(100_000):
+        pass
+    with pytest.raises(ValueError, match="above 0"), ring.linked(0):
+        pass
+    await ring.nop()
+
+
+async def test_a_chain_is_submitted_in_one_piece(tmp_path: Path) -> None:
+    async with aioring.Ring(entries=8) as ring:
+        others = [ring.nop() for _ in range(5)]
+        with ring.linked(8):
+            chain = [ring.nop() for _ in range(8)]
+        with ring.linked(2):
+            chain += [ring.nop(), ring.nop()]
+        more = [ring.nop() for _ in range(20)]
+        await asyncio.gather(*others, *chain, *more)
+        with ring.linked(1):
+            taken = [ring.nop() for _ in range(8)]
+            with pytest.raises(OSError, match="Argument list too long"):
+                ring.nop()
+        await asyncio.gather(*taken)
+        assert ring.in_flight == 0
