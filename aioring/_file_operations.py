@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The operations of a `Ring` on files by descriptor and by name, and on processes."""
+"""The operations of a `Ring` on files by descriptor and by name, on sockets and on processes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from aioring._operations import Count, NoValue, Operation, Stop
 from aioring._uring import ffi, lib
 
 if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
     from aioring._uring import CData
 
 OperationT = TypeVar("OperationT", bound=Operation[Any])
@@ -35,6 +37,8 @@ _STATX_SIZE = 256
 # siginfo_t of SIGCHLD: signo, errno, code, pid, uid, status (waitid(2)).
 _SIGINFO = struct.Struct("=iiixxxxiIi")
 _SIGINFO_SIZE = 128
+# The most one send moves (MAX_RW_COUNT, read(2)).
+_LONGEST = 0x7FFFF000
 
 _allocate = ffi.new_allocator(should_clear_after_alloc=False)
 
@@ -127,6 +131,19 @@ class _CloseFile(NoValue):
         if code == -errno.ECANCELED and not self.done():
             os.close(self._fd)  # it was cancelled before it began
         super()._complete(code)
+
+
+class _SendZc(Count):
+    """send_zc: the count comes first, and later that the kernel has let go of the memory."""
+
+    __slots__ = ("_sent",)
+    _sent: int | None
+
+    def _more(self, code: int) -> None:
+        self._sent = code
+
+    def _complete(self, code: int) -> None:
+        super()._complete(code if self._sent is None else self._sent)
 
 
 class _WaitId(Operation["os.waitid_result | None"]):
@@ -275,6 +292,20 @@ class FileOperations:
         """Make a symbolic link to `target` at `path` (Linux 5.15)."""
         self._require("symlinkat")
         return self._start_paths(target, path, lib.uring_symlinkat, (), (dir_fd,))
+
+    # ---- sockets -----------------------------------------------------------------------------------------------
+
+    def send_zc(self, fd: int, data: ReadableBuffer, flags: int = 0) -> Operation[int]:
+        """Send on a socket without copying (Linux 6.0); how many bytes. `flags` are of socket.MSG_*.
+
+        Done when the kernel has let go of the data, which for TCP means acknowledged: worth it from some 10 KiB on, and
+        not on the loopback interface, where the kernel copies all the same.
+        """
+        self._require("send_zc")
+        memory = ffi.from_buffer("char[]", data)
+        operation = self._start(_SendZc, memory, lib.uring_send_zc, fd, memory, min(len(memory), _LONGEST), flags)
+        operation._sent = None
+        return operation
 
     # ---- processes ---------------------------------------------------------------------------------------------
 

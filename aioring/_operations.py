@@ -70,6 +70,10 @@ class Operation(asyncio.Future[T]):
                 memory, self._memory = self._memory, None
                 ffi.release(memory)
 
+    def _more(self, code: int) -> None:
+        """A result, after which the kernel still has the memory: the last word is to come."""
+        raise NotImplementedError
+
     def _stopped(self, code: int) -> bool:
         """End as the stop demands; False if the result stands."""
         # EINTR: a worker of the kernel was interrupted in the middle of the system call.

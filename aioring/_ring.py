@@ -47,6 +47,9 @@ _MOST_ENTRIES = 32768
 # A ring that closes asks again to cancel what is left after so long. Seconds.
 _PATIENCE = 0.1
 
+# IORING_CQE_F_MORE: the operation will complete again.
+_MORE = 1 << 1
+
 # struct uring_completion: number, result, flags.
 COMPLETION = struct.Struct("=qiI")
 completions_in = COMPLETION.iter_unpack
@@ -419,8 +422,11 @@ class Ring(FileOperations):
         ended = lib.uring_wait(handle, timeout, self._completions, self._capacity)
         if ended > 0:
             in_flight = self._in_flight
-            for number, code, _ in completions_in(self._view[: ended * COMPLETION.size]):
+            for number, code, flags in completions_in(self._view[: ended * COMPLETION.size]):
                 if number in in_flight:
+                    if flags & _MORE:
+                        in_flight[number]._more(code)
+                        continue
                     in_flight[number]._complete(code)
                     del in_flight[number]
             lib.uring_advance(handle)

@@ -64,6 +64,7 @@ typedef struct Core {
     /* A completion of an Operation that an exception interrupted: delivered again first. */
     int64_t again_number;
     int32_t again_result;
+    bool again_more;
 
     unsigned long thread; /* that runs the loop; 0: none does */
     int wake_fd; /* eventfd that ends a wait; -1: not made */
@@ -122,6 +123,7 @@ struct loop_state {
     X(_limit)                                                                                                         \
     X(_loop)                                                                                                          \
     X(_maybe_resume_transport)                                                                                        \
+    X(_more)                                                                                                          \
     X(_paused)                                                                                                        \
     X(_protocol)                                                                                                      \
     X(_reader)                                                                                                        \

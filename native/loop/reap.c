@@ -7,8 +7,8 @@
 /* More than so many submissions are worth letting other threads run meanwhile. */
 #define LONG_SUBMISSION 32
 
-/* An Operation of the LoopRing, which it knows by number. */
-static int ring_operation_completed(Core *core, int64_t number, int32_t result)
+/* An Operation of the LoopRing, which it knows by number. `more`: this is not its last completion. */
+static int ring_operation_completed(Core *core, int64_t number, int32_t result, bool more)
 {
     PyObject *key = PyLong_FromLongLong(number);
     PyObject *code = PyLong_FromLong(result);
@@ -24,13 +24,17 @@ static int ring_operation_completed(Core *core, int64_t number, int32_t result)
         goto out;
     }
     Py_INCREF(operation);
-    done = PyObject_CallMethodOneArg(operation, loop_state.str__complete, code);
+    done = PyObject_CallMethodOneArg(operation, more ? loop_state.str__more : loop_state.str__complete, code);
     if (done == NULL) {
         /* A signal handler's exception, anywhere in it: it comes again, which Operation._complete bears. */
         core->again_number = number;
         core->again_result = result;
+        core->again_more = more;
         goto out;
     }
+    error = 0;
+    if (more)
+        goto out;
     error = core->in_flight != NULL ? PyDict_Contains(core->in_flight, key) : 0;
     if (error == 1)
         error = PyDict_DelItem(core->in_flight, key);
@@ -57,7 +61,7 @@ static int dispatch(Core *core, const struct io_uring_cqe *cqe)
         operation_completed(core, (struct operation *)(uintptr_t)(data & ~NATIVE_BIT), cqe->res, cqe->flags);
         return PyErr_Occurred() ? -1 : 0;
     }
-    return data != 0 ? ring_operation_completed(core, (int64_t)data, cqe->res) : 0;
+    return data != 0 ? ring_operation_completed(core, (int64_t)data, cqe->res, (cqe->flags & IORING_CQE_F_MORE) != 0) : 0;
 }
 
 int core_dispatch(Core *core)
@@ -68,7 +72,7 @@ int core_dispatch(Core *core)
         int64_t number = core->again_number;
 
         core->again_number = 0;
-        if (ring_operation_completed(core, number, core->again_result) != 0)
+        if (ring_operation_completed(core, number, core->again_result, core->again_more) != 0)
             return -1;
     }
     /* Each is consumed before its dispatch, which may reap by itself, or fork. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "uring_ring.h"
 
-/* Operations of files and processes that take a while: all but reading and writing. */
+/* Operations of files, sockets and processes that take a while: all but reading and writing. */
 
 int uring_close_file(struct uring *ring, uint64_t number, int fd)
 {
@@ -147,5 +147,15 @@ int uring_waitid(struct uring *ring, uint64_t number, int kind, int id, void *in
         sqe->file_index = (uint32_t)options;
         sqe->addr2 = (uint64_t)(uintptr_t)info;
     }
+    return error;
+}
+
+int uring_send_zc(struct uring *ring, uint64_t number, int fd, const void *data, uint32_t length, int flags)
+{
+    struct io_uring_sqe *sqe;
+    int error = uring_take(ring, number, &sqe);
+
+    if (error == 0)
+        io_uring_prep_send_zc(sqe, fd, data, length, flags, 0);
     return error;
 }

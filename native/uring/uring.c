@@ -20,6 +20,7 @@ static const struct uring_operation operations[] = {
     {"statx", "5.6", IORING_OP_STATX},
     {"fallocate", "5.6", IORING_OP_FALLOCATE},
     {"splice", "5.7", IORING_OP_SPLICE},
+    {"send_zc", "6.0", IORING_OP_SEND_ZC},
     {"renameat", "5.11", IORING_OP_RENAMEAT},
     {"unlinkat", "5.11", IORING_OP_UNLINKAT},
     {"mkdirat", "5.15", IORING_OP_MKDIRAT},

@@ -105,6 +105,11 @@ int uring_linkat(
     struct uring *ring, uint64_t number, int at, const char *path, int to_at, const char *to, int flags
 );
 int uring_symlinkat(struct uring *ring, uint64_t number, const char *target, int at, const char *path);
+/*
+ * Sends on a socket without copying. Two completions: the count with IORING_CQE_F_MORE, and one when the kernel has let
+ * go of the memory; one alone with an error.
+ */
+int uring_send_zc(struct uring *ring, uint64_t number, int fd, const void *data, uint32_t length, int flags);
 /* waitid(2): `info` is a siginfo_t. */
 int uring_waitid(struct uring *ring, uint64_t number, int kind, int id, void *info, int options);
 /*

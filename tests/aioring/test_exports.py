@@ -30,7 +30,7 @@ def test_exports() -> None:
 def test_operations_of_a_ring() -> None:
     public = {name for name in dir(aioring.Ring) if not name.startswith("_")}
     assert public == {
-        *("openat", "stat", "mkdirat", "unlinkat", "renameat", "linkat", "symlinkat", "waitid", "linked"),
+        *("openat", "stat", "mkdirat", "unlinkat", "renameat", "linkat", "symlinkat", "waitid", "linked", "send_zc"),
         *("close_file", "fsync", "fallocate", "ftruncate", "splice"),
         *("nop", "read", "readinto", "write", "timeout", "poll", "futex_wait", "futex_wake", "cancel"),
         *("close", "closed", "features", "fileno", "in_flight", "supports"),
