@@ -317,32 +317,31 @@ async def test_a_chain_is_submitted_in_one_piece(tmp_path: Path) -> None:
 async def test_sending_without_copying(ring: aioring.Ring) -> None:
     if not ring.supports("send_zc"):
         pytest.skip("send_zc needs Linux 6.0")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        with socket.create_connection(listener.getsockname()) as client:
-            server, _ = listener.accept()
-            with server:
-                sent = os.urandom(2_000_000)
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
+        server, _ = listener.accept()
+        with server:
+            sent = os.urandom(2_000_000)
 
-                async def send_all() -> None:
-                    rest = memoryview(sent)
-                    while rest:
-                        rest = rest[await ring.send_zc(client.fileno(), rest) :]
+            async def send_all() -> None:
+                rest = memoryview(sent)
+                while rest:
+                    rest = rest[await ring.send_zc(client.fileno(), rest) :]
 
-                sending = asyncio.create_task(send_all())
-                got = bytearray()
-                while len(got) < len(sent):
-                    got += await ring.read(server.fileno(), 100_000)
-                await sending
-                assert got == sent
-                data = bytearray(5_000_000)
-                blocked = [ring.send_zc(client.fileno(), data, socket.MSG_WAITALL) for _ in range(2)]
-                await ring.nop()
-                for each in blocked:
-                    each.cancel()
-                server.close()  # the kernel keeps what it sent until it is received, or lost
-                await asyncio.wait(blocked)
-                assert all(each.cancelled() for each in blocked)
-                data.append(0)
+            sending = asyncio.create_task(send_all())
+            got = bytearray()
+            while len(got) < len(sent):
+                got += await ring.read(server.fileno(), 100_000)
+            await sending
+            assert got == sent
+            data = bytearray(5_000_000)
+            blocked = [ring.send_zc(client.fileno(), data, socket.MSG_WAITALL) for _ in range(2)]
+            await ring.nop()
+            for each in blocked:
+                each.cancel()
+            server.close()  # the kernel keeps what it sent until it is received, or lost
+            await asyncio.wait(blocked)
+            assert all(each.cancelled() for each in blocked)
+            data.append(0)
     left, right = socket.socketpair()
     right.close()
     with left, pytest.raises(OSError, match=r"not supported|Broken pipe"):
