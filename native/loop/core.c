@@ -108,7 +108,7 @@ static PyObject *core_quiesce(Core *core, PyObject *Py_UNUSED(unused))
     operations_stop(core);
     if (core_reap(core, 0) != 0)
         return NULL;
-    /* The kernel has their memory. Asked again each time: one of its workers can miss a cancellation between two waits. */
+    /* The kernel has their memory. Asked again each time: one of its workers can miss a cancellation between waits. */
     while (operations_transfers(&core->operations) != 0) {
         if (core_reap(core, PATIENCE) != 0)
             return NULL;

@@ -61,8 +61,8 @@ static PyObject *file_fix(File *file, PyObject *Py_UNUSED(unused))
 }
 
 /*
- * _stop(): no more transfers. Those in flight end by themselves on a regular file, elsewhere they are cancelled. Returns
- * the future that is done when all have ended, or None if they have.
+ * _stop(): no more transfers. Those in flight end by themselves on a regular file, elsewhere they are cancelled.
+ * Returns the future that is done when all have ended, or None if they have.
  */
 static PyObject *file_stop(File *file, PyObject *Py_UNUSED(unused))
 {
@@ -231,8 +231,8 @@ static PyMethodDef file_methods[] = {
      "Read `size` bytes at `offset`; fewer only where the file ends. The file's position stays where it is."},
     {"pread_into", FAST(pread_into_method), METH_FASTCALL,
      "pread_into(buffer, offset, /)\n--\n\n"
-     "Read at `offset` into a writable, contiguous buffer, which is the kernel's until then. How many bytes; fewer than\n"
-     "its size only where the file ends."},
+     "Read at `offset` into a writable, contiguous buffer, which is the kernel's until then. How many bytes; fewer\n"
+     "than its size only where the file ends."},
     {"preadv", FAST(preadv_method), METH_FASTCALL,
      "preadv(buffers, offset, /)\n--\n\nAs pread_into(), into a sequence of buffers, one after the other."},
     {"pwrite", FAST(pwrite_method), METH_FASTCALL,

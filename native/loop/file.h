@@ -3,8 +3,8 @@
 #define AIORING_LOOP_FILE_H
 
 /*
- * Files on the ring. A File owns a descriptor and counts the transfers that are in flight on it; a Transfer (transfer.c)
- * is the coroutine that its methods return, and owns or exports the memory that the kernel reads or writes.
+ * Files on the ring. A File owns a descriptor and counts the transfers that are in flight on it; a Transfer
+ * (transfer.c) is the coroutine that its methods return, and owns or exports the memory that the kernel has.
  */
 #include "core.h"
 
@@ -36,8 +36,8 @@ enum transfer_kind { TRANSFER_READ, TRANSFER_READ_INTO, TRANSFER_WRITE };
 
 /*
  * A coroutine that moves bytes between a file and memory, at `offset`, or at the file's position if that is -1: READ
- * gives `size` bytes or fewer as bytes, the others take `buffers`, one object or (`many`) a sequence of them, and give a
- * count. NULL with an exception.
+ * gives `size` bytes or fewer as bytes, the others take `buffers`, one object or (`many`) a sequence of them, and give
+ * a count. NULL with an exception.
  */
 PyObject *
 transfer_new(File *file, const char *name, enum transfer_kind kind, Py_ssize_t size, PyObject *buffers, bool many,

@@ -4,8 +4,8 @@
 
 /*
  * Operations of native objects on the ring, found by their address in the completion's user_data. What has to outlive
- * the last completion is the struct, and for that the operation holds its owner. Only a transfer gives the kernel memory,
- * its owner's; the others poll, and accept, so that their owners may be done with them at any time.
+ * the last completion is the struct, and for that the operation holds its owner. Only a transfer gives the kernel
+ * memory, its owner's; the others poll, and accept, so that their owners may be done with them at any time.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>

@@ -61,7 +61,9 @@ static int dispatch(Core *core, const struct io_uring_cqe *cqe)
         operation_completed(core, (struct operation *)(uintptr_t)(data & ~NATIVE_BIT), cqe->res, cqe->flags);
         return PyErr_Occurred() ? -1 : 0;
     }
-    return data != 0 ? ring_operation_completed(core, (int64_t)data, cqe->res, (cqe->flags & IORING_CQE_F_MORE) != 0) : 0;
+    if (data == 0)
+        return 0;
+    return ring_operation_completed(core, (int64_t)data, cqe->res, (cqe->flags & IORING_CQE_F_MORE) != 0);
 }
 
 int core_dispatch(Core *core)

@@ -31,7 +31,7 @@ void registered_reset(struct registered *registered);
 /* The slot that a file was given, or -errno; -ENFILE: all are taken. */
 int registered_add_file(struct Core *core, int fd);
 void registered_remove_file(struct Core *core, int slot);
-/* The index that memory was given, or -errno; -ENOBUFS: all are taken. The caller keeps it mapped until it is removed. */
+/* The index that memory was given, or -errno; -ENOBUFS: all are taken. The caller keeps it mapped until removed. */
 int registered_add_buffer(struct Core *core, char *start, size_t size);
 void registered_remove_buffer(struct Core *core, int index);
 /* The index of the registered memory that holds all of this, or -1. */

@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-#include "file.h"
+#include "transfer.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 /*
@@ -21,147 +19,8 @@
 #define INLINE_SIZE (256 * 1024)
 /* A larger one is the kernel's workers', who copy while the loop goes on: io_uring itself would copy in the loop. */
 #define ASYNC_SIZE (1024 * 1024)
-/* Enough for every device: none has larger blocks than a page. */
-#define DIRECT_ALIGNMENT 4096
 /* What one read or write moves at most (MAX_RW_COUNT, read(2)). */
 #define LONGEST 0x7ffff000u
-
-typedef struct Transfer {
-    PyObject_HEAD
-    File *file;
-    PyObject *waiter; /* the future that the awaiting task sees; NULL: none */
-    PyObject *thrown; /* what cancelled it, raised when the kernel has let go; NULL: nothing did */
-    PyObject *bytes; /* of READ */
-    void *aligned; /* of READ, instead: O_DIRECT wants its memory aligned */
-    Py_buffer *views; /* of the others; `one` if there is one */
-    struct iovec *vectors; /* what is left to move; `vector` if there is one */
-    Py_ssize_t count;
-    Py_ssize_t first; /* of the vectors: those before it are done */
-    const char *name;
-    struct operation operation;
-    Py_buffer one;
-    struct iovec vector;
-    size_t wanted;
-    size_t done;
-    int64_t offset; /* where it began; -1: the file has no position */
-    int32_t result; /* of the operation */
-    enum transfer_kind kind;
-    enum { NEW, RUNNING, DONE } state;
-    bool moves; /* the file's position */
-    bool polling; /* the operation is a poll: the file said EAGAIN */
-    bool counted; /* in file->in_flight */
-    bool yielded; /* to the other tasks, for once */
-} Transfer;
-
-static bool is_read(const Transfer *transfer)
-{
-    return transfer->kind != TRANSFER_WRITE;
-}
-
-/* ---- memory --------------------------------------------------------------------------------------------------------- */
-
-/* Lets go of the caller's memory; only while the kernel has none of it. May run Python code (__release_buffer__). */
-static void release(Transfer *transfer)
-{
-    Py_buffer *views = transfer->views;
-    Py_ssize_t count = transfer->count;
-
-    if (transfer->vectors != &transfer->vector)
-        PyMem_Free(transfer->vectors);
-    transfer->vectors = NULL;
-    transfer->views = NULL;
-    transfer->count = 0;
-    for (Py_ssize_t i = 0; views != NULL && i < count; i++)
-        PyBuffer_Release(&views[i]);
-    if (views != &transfer->one)
-        PyMem_Free(views);
-    Py_CLEAR(transfer->bytes);
-    free(transfer->aligned);
-    transfer->aligned = NULL;
-}
-
-/* The memory of a READ. */
-static int make_room(Transfer *transfer, Py_ssize_t size)
-{
-    void *start;
-
-    if (transfer->file->direct) {
-        if (posix_memalign(&transfer->aligned, DIRECT_ALIGNMENT, (size_t)size + 1) != 0) {
-            transfer->aligned = NULL;
-            PyErr_NoMemory();
-            return -1;
-        }
-        start = transfer->aligned;
-    } else {
-        transfer->bytes = PyBytes_FromStringAndSize(NULL, size);
-        if (transfer->bytes == NULL)
-            return -1;
-        start = PyBytes_AS_STRING(transfer->bytes);
-    }
-    transfer->vector = (struct iovec){.iov_base = start, .iov_len = (size_t)size};
-    transfer->count = 1; /* no view: `one` stays empty */
-    transfer->wanted = (size_t)size;
-    return 0;
-}
-
-static int take_buffer(Transfer *transfer, Py_ssize_t index, PyObject *object)
-{
-    Py_buffer *view = &transfer->views[index];
-
-    if (PyObject_GetBuffer(object, view, is_read(transfer) ? PyBUF_WRITABLE : PyBUF_SIMPLE) != 0)
-        return -1;
-    transfer->count = index + 1;
-    transfer->vectors[index] = (struct iovec){.iov_base = view->buf, .iov_len = (size_t)view->len};
-    transfer->wanted += (size_t)view->len;
-    return 0;
-}
-
-static int take_buffers(Transfer *transfer, PyObject *buffers)
-{
-    PyObject *items = PySequence_Fast(buffers, "a sequence of buffers is required");
-    int error = -1;
-
-    if (items == NULL)
-        return -1;
-    transfer->views = PyMem_New(Py_buffer, (size_t)PySequence_Fast_GET_SIZE(items) + 1);
-    transfer->vectors = PyMem_New(struct iovec, (size_t)PySequence_Fast_GET_SIZE(items) + 1);
-    if (transfer->views == NULL || transfer->vectors == NULL) {
-        PyErr_NoMemory();
-        goto out;
-    }
-    /* A list may change while an object is asked for its buffer. Py_buffers stay where they are: it is not regrown. */
-    for (Py_ssize_t i = 0, count = PySequence_Fast_GET_SIZE(items); i < count; i++) {
-        PyObject *item = i < PySequence_Fast_GET_SIZE(items) ? Py_NewRef(PySequence_Fast_GET_ITEM(items, i)) : NULL;
-
-        if (item == NULL)
-            break;
-        error = take_buffer(transfer, i, item);
-        Py_DECREF(item);
-        if (error != 0)
-            goto out;
-    }
-    error = 0;
-out:
-    Py_DECREF(items);
-    return error;
-}
-
-/* Takes in that so many bytes were moved. */
-static void advance(Transfer *transfer, size_t size)
-{
-    transfer->done += size;
-    while (transfer->first < transfer->count) {
-        struct iovec *vector = &transfer->vectors[transfer->first];
-
-        if (size < vector->iov_len) {
-            vector->iov_base = (char *)vector->iov_base + size;
-            vector->iov_len -= size;
-            return;
-        }
-        size -= vector->iov_len;
-        transfer->first++;
-    }
-}
 
 /* ---- the system calls ------------------------------------------------------------------------------------------------ */
 
@@ -205,21 +64,21 @@ static void prepare(struct operation *operation, struct io_uring_sqe *sqe)
     int left = vectors_left(transfer);
 
     if (transfer->polling) {
-        io_uring_prep_poll_add(sqe, file->fd, is_read(transfer) ? POLLIN : POLLOUT);
+        io_uring_prep_poll_add(sqe, file->fd, transfer_is_read(transfer) ? POLLIN : POLLOUT);
         return;
     }
     if (left == 1) {
         int index = registered_find_buffer(&core->registered, vector->iov_base, size);
 
-        if (index >= 0 && is_read(transfer))
+        if (index >= 0 && transfer_is_read(transfer))
             io_uring_prep_read_fixed(sqe, file->fd, vector->iov_base, size, offset, index);
         else if (index >= 0)
             io_uring_prep_write_fixed(sqe, file->fd, vector->iov_base, size, offset, index);
-        else if (is_read(transfer))
+        else if (transfer_is_read(transfer))
             io_uring_prep_read(sqe, file->fd, vector->iov_base, size, offset);
         else
             io_uring_prep_write(sqe, file->fd, vector->iov_base, size, offset);
-    } else if (is_read(transfer)) {
+    } else if (transfer_is_read(transfer)) {
         io_uring_prep_readv(sqe, file->fd, vector, (unsigned)left, offset);
     } else {
         io_uring_prep_writev(sqe, file->fd, vector, (unsigned)left, offset);
@@ -278,7 +137,7 @@ static void completed(Core *Py_UNUSED(core), struct operation *operation, int32_
     if (transfer->state == DONE) {
         /* Dropped while it was in flight: nobody is left to wake. */
         uncount(transfer);
-        release(transfer);
+        transfer_release(transfer);
         return;
     }
     if (transfer->waiter != NULL) {
@@ -342,10 +201,10 @@ static int begin(Transfer *transfer)
         return -1;
     }
     if (file->core->thread != PyThread_get_thread_ident()) {
-        PyErr_SetString(loop_state.owner_error, "this file belongs to another event loop, or its loop does not run here");
+        PyErr_SetString(loop_state.owner_error, "this file belongs to another loop, or its loop does not run here");
         return -1;
     }
-    if (transfer->moves && file->seekable && !(file->appending && !is_read(transfer))) {
+    if (transfer->moves && file->seekable && !(file->appending && !transfer_is_read(transfer))) {
         transfer->offset = lseek(file->fd, 0, SEEK_CUR);
         if (transfer->offset < 0) {
             PyErr_SetFromErrno(PyExc_OSError);
@@ -370,7 +229,7 @@ static int take(Transfer *transfer, ssize_t result)
             return 0;
     }
     if (result > 0) {
-        advance(transfer, (size_t)result);
+        transfer_advance(transfer, (size_t)result);
         /* Behind a short read nothing is aligned any more. */
         return transfer->done == transfer->wanted || !file->regular || file->direct;
     }
@@ -424,54 +283,6 @@ static void annotate(Transfer *transfer)
     Py_XDECREF(note);
 }
 
-/* The start of the memory of a transfer at the position, which has one vector. */
-static char *start_of(const Transfer *transfer)
-{
-    if (transfer->aligned != NULL)
-        return transfer->aligned;
-    return transfer->bytes != NULL ? PyBytes_AS_STRING(transfer->bytes) : transfer->one.buf;
-}
-
-/*
- * A read was cancelled when the kernel had read already, from a file that has no position to read it at again: the next
- * read gets it. Without memory for it it is lost, and an exception set.
- */
-static void keep(Transfer *transfer)
-{
-    File *file = transfer->file;
-    PyObject *data;
-
-    if (!is_read(transfer) || file->seekable || transfer->done == 0)
-        return;
-    data = PyBytes_FromStringAndSize(start_of(transfer), (Py_ssize_t)transfer->done);
-    if (file->kept == NULL)
-        file->kept = data;
-    else
-        PyBytes_ConcatAndDel(&file->kept, data);
-}
-
-/* Takes what keep() kept. 1: there was something, 0: there was not, -1 with an exception. */
-static int take_kept(Transfer *transfer)
-{
-    File *file = transfer->file;
-    PyObject *kept = file->kept;
-    PyObject *rest = NULL;
-    Py_ssize_t left;
-    size_t size;
-
-    if (kept == NULL || !is_read(transfer) || transfer->wanted == 0)
-        return 0;
-    left = PyBytes_GET_SIZE(kept) - (Py_ssize_t)transfer->wanted;
-    size = left < 0 ? (size_t)PyBytes_GET_SIZE(kept) : transfer->wanted;
-    if (left > 0 && (rest = PyBytes_FromStringAndSize(PyBytes_AS_STRING(kept) + size, left)) == NULL)
-        return -1;
-    memcpy(start_of(transfer), PyBytes_AS_STRING(kept), size);
-    transfer->done = size;
-    file->kept = rest;
-    Py_DECREF(kept);
-    return 1;
-}
-
 /* It is over, or given up. What the kernel still has stays until its completion. Keeps an exception that is set. */
 static void finish(Transfer *transfer)
 {
@@ -485,7 +296,7 @@ static void finish(Transfer *transfer)
         if (transfer->offset < 0) {
             if (transfer->done != 0)
                 (void)lseek(file->fd, 0, SEEK_END);
-        } else if (transfer->thrown == NULL || !is_read(transfer)) {
+        } else if (transfer->thrown == NULL || !transfer_is_read(transfer)) {
             (void)lseek(file->fd, next_offset(transfer), SEEK_SET);
         }
     }
@@ -495,7 +306,7 @@ static void finish(Transfer *transfer)
         operation_stop(file->core, &transfer->operation);
     if (transfer->operation.state == OPERATION_IDLE) {
         uncount(transfer);
-        release(transfer);
+        transfer_release(transfer);
     }
     PyErr_Restore(kind, error, traceback);
 }
@@ -521,7 +332,7 @@ static int go_on(Transfer *transfer)
         raise_closed();
         return -1;
     }
-    while (is_read(transfer) && file->inline_reads && !transfer->polling &&
+    while (transfer_is_read(transfer) && file->inline_reads && !transfer->polling &&
            transfer->wanted - transfer->done <= INLINE_SIZE) {
         ssize_t size;
         int over;
@@ -557,7 +368,7 @@ static PySendResult call_send(Transfer *transfer, PyObject *Py_UNUSED(value), Py
         over = begin(transfer);
         if (over == 0) {
             transfer->state = RUNNING;
-            over = transfer->wanted == 0 ? 1 : take_kept(transfer);
+            over = transfer->wanted == 0 ? 1 : transfer_take_kept(transfer);
         }
     } else if (transfer->yielded) {
         transfer->yielded = false;
@@ -567,9 +378,9 @@ static PySendResult call_send(Transfer *transfer, PyObject *Py_UNUSED(value), Py
     }
     if (transfer->thrown != NULL) {
         PyErr_Clear();
-        if (!is_read(transfer))
+        if (!transfer_is_read(transfer))
             annotate(transfer);
-        keep(transfer);
+        transfer_keep(transfer);
         PyErr_Clear();
         finish(transfer);
         PyErr_SetObject((PyObject *)Py_TYPE(transfer->thrown), transfer->thrown);
@@ -671,7 +482,7 @@ static int call_clear(Transfer *transfer)
     Py_CLEAR(transfer->thrown);
     if (transfer->operation.state == OPERATION_IDLE && transfer->state != NEW) {
         transfer->state = DONE;
-        release(transfer);
+        transfer_release(transfer);
     }
     return 0;
 }
@@ -749,11 +560,11 @@ transfer_new(File *file, const char *name, enum transfer_kind kind, Py_ssize_t s
     transfer->views = &transfer->one;
     transfer->vectors = &transfer->vector;
     if (many) {
-        error = take_buffers(transfer, buffers);
+        error = transfer_take_buffers(transfer, buffers);
     } else if (kind != TRANSFER_READ) {
-        error = take_buffer(transfer, 0, buffers);
+        error = transfer_take_buffer(transfer, buffers);
     } else {
-        error = make_room(transfer, size);
+        error = transfer_make_room(transfer, size);
     }
     if (error != 0) {
         transfer->state = DONE; /* one that failed to be made is not one that was never awaited */
