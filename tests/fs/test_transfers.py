@@ -12,6 +12,7 @@ import random
 import resource
 import signal
 import socket
+import threading
 import warnings
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -418,6 +419,30 @@ def test_a_loop_closes_with_transfers_in_flight(tmp_path: Path, count_fds: Calla
     kept.clear()
     buffer.append(0)
     assert count_fds() == before
+
+
+def test_a_loop_closes_where_its_thread_has_ended() -> None:
+    """Nobody sees the end of what was in flight there: its memory is never freed."""
+    source, sink = os.pipe()
+    buffer = bytearray(10)
+    loop = aioring.EventLoop()
+
+    async def start() -> None:
+        coroutine = (await fs.open(source, "rb", 0))._read_into(buffer)
+        coroutine.send(None)
+        await loop.ring.nop()
+        coroutine.close()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(start()))
+    thread.start()
+    thread.join()
+    with pytest.warns(ResourceWarning, match="unclosed file"):
+        loop.close()
+    with pytest.raises(BufferError):
+        buffer.append(0)
+    with pytest.raises(BrokenPipeError):
+        os.write(sink, b"x")
+    os.close(sink)
 
 
 def test_a_loop_does_not_move_with_transfers_in_flight() -> None:
