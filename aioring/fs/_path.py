@@ -7,6 +7,7 @@ import errno
 import os
 import pathlib
 import stat as modes
+import sys
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, Self
 
@@ -37,6 +38,13 @@ class Path(pathlib.PurePosixPath):
     def with_segments(self, *pathsegments: str | os.PathLike[str]) -> Self:
         """A path of this class from others (pathlib's from Python 3.12 on)."""
         return type(self)(*pathsegments)
+
+    if sys.version_info >= (3, 13):
+
+        @classmethod
+        def from_uri(cls, uri: str) -> Self:
+            """The path of a file: URI."""
+            return cls(pathlib.Path.from_uri(uri))
 
     # ---- what is there -----------------------------------------------------------------------------------------
 
@@ -79,6 +87,10 @@ class Path(pathlib.PurePosixPath):
 
     async def is_socket(self) -> bool:
         return await self._has(modes.S_ISSOCK)
+
+    async def is_junction(self) -> bool:
+        """False: those are of another system (pathlib's from Python 3.12 on)."""
+        return False
 
     async def is_mount(self) -> bool:
         return await in_thread(self._std().is_mount)

@@ -184,23 +184,27 @@ Py_ssize_t operations_transfers(const struct operations *operations)
     return count;
 }
 
+static void forget(struct operation *head)
+{
+    while (head->next != head) {
+        struct operation *operation = head->next;
+
+        /*
+         * A transfer whose end was not seen, because its thread has ended, or because it is the parent's. A device may
+         * still write to its memory: that is never freed. One that is due was not submitted.
+         */
+        if (operation->kind == OPERATION_TRANSFER && operation->state != OPERATION_DUE)
+            Py_INCREF(operation->owner);
+        become_idle(operation);
+    }
+}
+
 void operations_forget(Core *core)
 {
     struct operations *operations = &core->operations;
 
-    while (operations->due.next != &operations->due)
-        become_idle(operations->due.next);
-    while (operations->armed.next != &operations->armed) {
-        struct operation *operation = operations->armed.next;
-
-        /*
-         * A transfer whose end was not seen, because its thread has ended, or because it is the parent's. A device may
-         * still write to its memory: that is never freed.
-         */
-        if (operation->kind == OPERATION_TRANSFER)
-            Py_INCREF(operation->owner);
-        become_idle(operation);
-    }
+    forget(&operations->due);
+    forget(&operations->armed);
 }
 
 int operations_traverse(struct operations *operations, visitproc visit, void *arg)

@@ -427,17 +427,20 @@ def test_a_loop_closes_where_its_thread_has_ended() -> None:
     buffer = bytearray(10)
     loop = aioring.EventLoop()
 
+    kept: list[Any] = []
+
     async def start() -> None:
-        coroutine = (await fs.open(source, "rb", 0))._read_into(buffer)
-        coroutine.send(None)
+        kept.append((await fs.open(source, "rb", 0))._read_into(buffer))
+        kept[0].send(None)
         await loop.ring.nop()
-        coroutine.close()
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(start()))
     thread.start()
     thread.join()
     with pytest.warns(ResourceWarning, match="unclosed file"):
         loop.close()
+    kept.pop().close()
+    gc.collect()
     with pytest.raises(BufferError):
         buffer.append(0)
     with pytest.raises(BrokenPipeError):
