@@ -191,11 +191,14 @@ static void forget(struct operation *head)
 
         /*
          * A transfer whose end was not seen, because its thread has ended, or because it is the parent's. A device may
-         * still write to its memory: that is never freed. One that is due was not submitted.
+         * still write to its memory: it keeps its owner, which keeps that. One that is due was not submitted.
          */
-        if (operation->kind == OPERATION_TRANSFER && operation->state != OPERATION_DUE)
-            Py_INCREF(operation->owner);
-        become_idle(operation);
+        if (operation->kind == OPERATION_TRANSFER && operation->state != OPERATION_DUE) {
+            unlink_it(operation);
+            operation->state = OPERATION_LOST;
+        } else {
+            become_idle(operation);
+        }
     }
 }
 

@@ -30,6 +30,7 @@ enum operation_state {
     OPERATION_ARMED,
     OPERATION_UNWANTED, /* to be cancelled before the next wait */
     OPERATION_ENDING, /* cancelled: the last completion is to come */
+    OPERATION_LOST, /* the last completion was to come when the ring went; of a transfer, and for good */
 };
 
 /* Embedded in its owner. All but `kind`, `prepare`, `fd`, `mask` and `done` belongs to operation.c. */

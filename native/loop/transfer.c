@@ -359,6 +359,11 @@ static PySendResult call_send(Transfer *transfer, PyObject *Py_UNUSED(value), Py
         PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
         return PYGEN_ERROR;
     }
+    if (transfer->operation.state == OPERATION_LOST) {
+        finish(transfer);
+        core_raise_no_ring(transfer->file->core);
+        return PYGEN_ERROR;
+    }
     if (transfer->operation.state != OPERATION_IDLE) {
         /* Woken by somebody else: it waits again. */
         *result = make_waiter(transfer);
