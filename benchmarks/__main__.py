@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Runs benchmarks and rewrites their tables in benchmarks/README.md from what they measured.
 
-Programs: compile, doom, calls, paging, spawn, fork, loop; all of them if none is named. The tables of those that are
+A program is a file of this folder, without ".py"; all of them are run if none is named. The tables of those that are
 not named stay as they are, as does the table of one that cannot be measured here, or whose samples were too often taken
 in company.
 """
