@@ -55,16 +55,17 @@ class Memory:
 
     def read_into(self, address: int, buffer: bytearray | memoryview) -> None:
         """Fills a writable, contiguous `buffer` from `address`. Raises as `read`."""
-        view = ffi.from_buffer(buffer, require_writable=True)
-        pointer = self._at(address, len(view))
-        ffi.memmove(view, pointer, len(view))
+        # released at once: an error's frame would keep it, and CPython 3.11 crashes when it collects a memoryview's
+        with ffi.from_buffer(buffer, require_writable=True) as view:
+            pointer = self._at(address, len(view))
+            ffi.memmove(view, pointer, len(view))
 
     def write(self, address: int, data: BytesLike) -> None:
         """Copies `data` to `address`. Raises as `read`; read-only data counts as memory that is not there."""
-        view = ffi.from_buffer(data)
-        length = len(view)
-        for memory in self._writable(address, length):
-            _check(lib.sandbox_memory_write(memory, address, view, length), address, length)
+        with ffi.from_buffer(data) as view:
+            length = len(view)
+            for memory in self._writable(address, length):
+                _check(lib.sandbox_memory_write(memory, address, view, length), address, length)
 
     def zero(self, address: int, length: int) -> None:
         """Fills `length` bytes from `address` with zeros; those that the guest never touched cost nothing, but with

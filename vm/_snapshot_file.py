@@ -178,8 +178,8 @@ def parse_snapshot(data: BytesLike, module: Module, name: str = "bytes") -> tupl
     if wanted[0] != data_size:
         raise file.error(f"its runs have {wanted[0]} bytes of contents, and there are {data_size}", 56)
     result = ffi.new("sandbox_snapshot **")
-    contents = ffi.from_buffer("uint8_t[]", file.data[contents_at : contents_at + data_size])
-    error = lib.sandbox_snapshot_make(module._image, guest, aux_size, table, run_count, contents, data_size, result)
+    with ffi.from_buffer("uint8_t[]", file.data[contents_at : contents_at + data_size]) as contents:
+        error = lib.sandbox_snapshot_make(module._image, guest, aux_size, table, run_count, contents, data_size, result)
     if error < 0:
         raise MemoryError(f"no memory for a snapshot of {data_size} bytes")
     return ffi.gc(result[0], lib.sandbox_snapshot_release), held

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import gc
 from collections.abc import Sequence
 from typing import Any
 
@@ -373,3 +374,18 @@ async def test_the_next_instance_sees_nothing_of_the_last(engine: vm.Engine, siz
         await second.call("grow", size)
         assert not any(second.memory.read(layout.heap_base, size))  # and zero when it comes back
         assert await second.call("load", heap_end - 1) == 0
+
+
+async def test_an_error_lets_go_of_the_buffer(engine: vm.Engine) -> None:
+    """CPython 3.11 crashes when it collects a cycle with a cffi buffer of a memoryview in it."""
+    module = await engine.compile(build("pub @main:\n    ret\n"))
+    async with await module.instantiate() as instance:
+        buffer = bytearray(16)
+        with pytest.raises(vm.MemoryAccessError) as read:
+            instance.memory.read_into(0, memoryview(buffer))
+        with pytest.raises(vm.MemoryAccessError) as written:
+            instance.memory.write(0, memoryview(buffer))
+        for error in (read.value, written.value):
+            error.args += (error,)  # a cycle
+        del read, written, error
+        gc.collect()
