@@ -66,10 +66,13 @@ _LIBCXX = (
     *("charconv.cpp", "chrono.cpp", "functional.cpp", "hash.cpp", "memory.cpp"),
     *("ryu/d2fixed.cpp", "ryu/d2s.cpp", "ryu/f2s.cpp", "string.cpp"),
 )
+#: Functions of compiler-rt that the SDK's division.c stands in front of, and what it calls them: as many letters, so
+#: that a string table can be changed in place.
+_RENAMED = {b"__divdf3\0": b"__divdf_\0", b"__divsf3\0": b"__divsf_\0"}
 
 #: The SDK's own files: those for any program, those that stand on musl, and those that stand in for it.
 _OWN = ("constructors.c", "cxx.cpp", "exit.c", "malloc.c", "panic.c", "setjmp.S", "tls.c")
-_OWN_ON_MUSL = ("environment.c", "posix.c", "process.c")
+_OWN_ON_MUSL = ("division.c", "environment.c", "posix.c", "process.c")
 _OWN_INSTEAD = ("freestanding.c",)
 #: Those that know musl's internals, in a folder of their own with headers that stand in for musl's.
 _INSIDE_MUSL = ("freopen.c", "thread.c")
@@ -330,6 +333,10 @@ def _builtins(compiler: Compiler, target: Target, folder: Path) -> None:
     output = folder / "libbuiltins.a"
     run_zig([*command, "-OReleaseFast", "-fcompiler-rt", "-fstrip", f"-femit-bin={output}", str(empty)])
     empty.unlink()
+    archive = output.read_bytes()
+    for theirs, ours in _RENAMED.items():
+        archive = archive.replace(theirs, ours)
+    output.write_bytes(archive)
 
 
 def _write_stand_ins(headers: Path) -> None:
