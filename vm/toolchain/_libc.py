@@ -63,8 +63,9 @@ _ZIG = ("ctype", "inttypes", "math", "search", "stdlib", "string", "strings", "w
 
 #: Files of libc++'s src that its headers cannot do without.
 _LIBCXX = (
-    *("charconv.cpp", "chrono.cpp", "functional.cpp", "hash.cpp", "memory.cpp"),
-    *("ryu/d2fixed.cpp", "ryu/d2s.cpp", "ryu/f2s.cpp", "string.cpp"),
+    *("algorithm.cpp", "any.cpp", "bind.cpp", "charconv.cpp", "chrono.cpp", "expected.cpp", "functional.cpp"),
+    *("hash.cpp", "memory.cpp", "memory_resource.cpp", "optional.cpp", "ryu/d2fixed.cpp", "ryu/d2s.cpp"),
+    *("ryu/f2s.cpp", "string.cpp", "valarray.cpp", "variant.cpp"),
 )
 #: Functions of compiler-rt that the SDK's division.c stands in front of, and what it calls them: as many letters, so
 #: that a string table can be changed in place.
