@@ -10,6 +10,8 @@ from typing import Any
 import vm
 
 PROGRAMS = Path(__file__).parent / "programs"
+#: Programs that print the same wherever they run: a main, no input, no arguments.
+TORTURE = Path(__file__).parent / "torture"
 ISA = {isa.label: isa for isa in vm.InstructionSet}
 
 #: What the fixture `build` is.
@@ -25,12 +27,14 @@ class Output:
         self.stderr = stderr.decode()
 
 
-async def run_main(blob: vm.ProgramBlob, *, expect_trap: bool = False, **granted: Any) -> Output:
+async def run_main(
+    blob: vm.ProgramBlob, *, expect_trap: bool = False, config: vm.Config | None = None, **granted: Any
+) -> Output:
     """Runs a program's main; a status of -1 stands for a trap."""
     out, err = bytearray(), bytearray()
     linker = vm.Linker()
     vm.Stdio(**{"stdout": out, "stderr": err, "args": ["program"], **granted}).link(linker)
-    async with vm.Engine() as engine:
+    async with vm.Engine(config) as engine:
         module = await engine.compile(blob)
         async with await linker.instantiate(module) as instance:
             try:
