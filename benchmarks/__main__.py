@@ -19,6 +19,7 @@ import benchmarks.compile
 import benchmarks.doom
 import benchmarks.files
 import benchmarks.fork
+import benchmarks.kernels
 import benchmarks.loop
 import benchmarks.paging
 import benchmarks.scale
@@ -31,6 +32,7 @@ _DISTURBED_MAX: Final = 1 / 3
 _PROGRAMS: Final[dict[str, Callable[[Options], Report]]] = {
     "compile": benchmarks.compile.measure,
     "doom": benchmarks.doom.measure,
+    "kernels": benchmarks.kernels.measure,
     "calls": benchmarks.calls.measure,
     "paging": benchmarks.paging.measure,
     "spawn": benchmarks.spawn.measure,
