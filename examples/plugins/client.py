@@ -28,7 +28,7 @@ def main() -> None:
         folder = Path(__file__).with_name("functions")
         try:
             blob = toolchain.build([given.plugin], include_dirs=[folder])
-        except (toolchain.BuildError, toolchain.ToolchainError, toolchain.LinkError, OSError) as error:
+        except (toolchain.BuildError, toolchain.ToolchainError, toolchain.ElfError, OSError) as error:
             sys.exit(str(error))
         request["program"] = base64.b64encode(blob.to_bytes()).decode()
     else:

@@ -155,7 +155,7 @@ async def check(seed: int, folder: Path, engine: vm.Engine, limits: Limits) -> F
                 got = await _in_guest(engine, await asyncio.to_thread(build), limits.guest)
             except toolchain.BuildError as error:
                 got = f"{error}\n"
-            except toolchain.LinkError as error:
+            except toolchain.ElfError as error:
                 got = f"not linked: {error}\n"
             if got != wanted:
                 differing.append(f"--isa {isa.label} -O {level}: {got.rstrip()}")
