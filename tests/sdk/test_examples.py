@@ -99,6 +99,39 @@ def test_lua_is_stopped(lua: Path) -> None:
     assert done.returncode == 124
 
 
+async def test_lua_is_copied_for_each_script(lua: Path) -> None:
+    scripts = load("lua", "scripts")
+    async with (
+        vm.Engine() as engine,
+        await scripts.warm(await engine.compile(lua.with_name("warm.polkavm"))) as snapshot,
+    ):
+        good, left, wrong, endless, greedy = await asyncio.gather(
+            scripts.run(snapshot, b"mark = (mark or 0) + 1 print(mark, string.rep('x', 3))"),
+            scripts.run(snapshot, b"mark = (mark or 0) + 1 print(mark)"),
+            scripts.run(snapshot, b"print('before') nonsense()"),
+            scripts.run(snapshot, b"while true do end"),
+            scripts.run(snapshot, b"local t = {} while true do t[#t + 1] = ('x'):rep(1 << 20) .. #t end"),
+        )
+        assert good == scripts.Outcome("1\txxx\n", "")
+        assert left == scripts.Outcome("1\n", "")  # nothing of the others
+        assert wrong.output == "before\n"
+        assert "global 'nonsense'" in wrong.error
+        assert "cpu" in endless.error or "processor time" in endless.error
+        assert "not enough memory" in greedy.error
+        again = await scripts.run(snapshot, b"print(mark, io.open('/etc/passwd'))")
+        assert again.output.startswith("nil\tnil\t")
+        flood = await scripts.run(snapshot, b"while true do io.write(('x'):rep(1 << 16)) end")
+        assert len(flood.output) == scripts.LONGEST_OUTPUT
+
+
+def test_lua_scripts_in_files(lua: Path) -> None:
+    folder = EXAMPLES / "lua"
+    command = [sys.executable, folder / "scripts.py", lua.with_name("warm.polkavm"), folder / "primes.lua"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.endswith("2 3 5 7 11 13 17 19 23 29 31 37 41 43 47\n")
+    assert done.returncode == 0
+
+
 # --- pictures ---
 
 
