@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: MIT
+# ruff: noqa: T201 - a command
+"""Runs tests with the extensions built for a sanitizer.
+
+    python -m tests.sanitized address FOLDER [PYTEST ARGUMENT ...]
+    python -m tests.sanitized thread FOLDER [PYTEST ARGUMENT ...]
+    python -m tests.sanitized address FOLDER -m tests.chaos --runs 2000
+
+FOLDER is for the build and the reports, and is made; a build of the other sanitizer wants a folder of its own. Without
+arguments all tests of the two packages are run. It fails if a test does, or if there is a report from any process.
+
+`address` is AddressSanitizer with UndefinedBehaviorSanitizer. Objects come from malloc() there (PYTHONMALLOC), so that
+each is watched. Leaks are not looked for: an interpreter that ends leaves objects.
+
+`thread` is ThreadSanitizer. The interpreter is not built for it, but what orders its threads are functions of the C
+library, which are watched whoever calls them: the GIL is a mutex and a condition, a `threading.Lock` a semaphore. So
+two accesses of our C code are a race unless a lock, the GIL or an atomic orders them. What it does not see: accesses of
+the interpreter and of guest code, and order that only the kernel makes (a pipe, a completion of the ring).
+
+Neither sees the zygote and the processes of guests, which have no runtime.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TESTS = ("tests/aioring", "tests/fs", "tests/security", "tests/vm")
+
+#: Seconds for a test. One can be five times as slow, on a machine that does something else.
+TIMEOUT = 180
+
+BUILDS = {
+    "address": ["-Db_sanitize=address,undefined"],
+    # Past its interceptors. That of clone() takes a child that borrows memory (CLONE_VM) for a fork, and stops watching
+    # the parent. That of sigaction() keeps a signal until the thread calls the C library, which guest code never does.
+    "thread": ["-Db_sanitize=thread", "-Dc_args=-Dclone=__clone -Dsigaction=__sigaction"],
+}
+
+# A signal that kills does so: tests look for that, and the fault handler of pytest tells where.
+_SIGNALS = ":".join(f"handle_{name}=0" for name in ("segv", "sigbus", "sigill", "sigfpe", "abort"))
+
+OPTIONS = {
+    "address": {
+        "ASAN_OPTIONS": f"detect_leaks=0:allocator_may_return_null=1:{_SIGNALS}",
+        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+    },
+    # A forked interpreter that starts threads is not watched any more.
+    "thread": {"TSAN_OPTIONS": f"halt_on_error=0:die_after_fork=0:allocator_may_return_null=1:{_SIGNALS}"},
+}
+
+RUNTIME = {"address": "libasan.so", "thread": "libtsan.so"}
+
+PYTHON_ONLY = ("tests/vm/test_assembler.py", "tests/vm/test_disassembler.py", "tests/vm/test_isa.py")
+
+#: What is not run, by the beginning of its name, and why not.
+SKIPPED: dict[str, dict[str, str]] = {
+    "address": {
+        **dict.fromkeys(PYTHON_ONLY, "runs no C code, for minutes"),
+    },
+    "thread": {
+        **dict.fromkeys(PYTHON_ONLY, "runs no C code, for minutes"),
+        "tests/vm/test_generic.py::test_a_thousand_alive": "has no room for a thousand times 4 GiB of addresses",
+    },
+}
+
+#: What every interpreter does as it starts: the editable install has a finder of its own, which would come first.
+CUSTOMIZE = """\
+import sys
+
+sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__name__ != "MesonpyMetaFinder"]
+"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A plugin of the run inside."""
+    skipped = SKIPPED[os.environ["AIORING_SANITIZER"]]
+    for item in items:
+        for beginning, reason in skipped.items():
+            if item.nodeid.startswith(beginning):
+                item.add_marker(pytest.mark.skip(reason=f"under the sanitizer: {reason}"))
+
+
+def build(sanitizer: str, folder: Path) -> Path:
+    """The packages, with extensions from a build in `folder`."""
+    if not (folder / "build.ninja").exists():
+        options = [*BUILDS[sanitizer], "-Db_lundef=false", "-Dbuildtype=debugoptimized"]
+        subprocess.run(["meson", "setup", *options, folder, ROOT], check=True)
+    subprocess.run(["ninja", "-C", folder, "--quiet"], check=True)
+    packages = folder / "packages"
+    for name in ("aioring", "vm"):
+        for file in (ROOT / name).rglob("*"):
+            if file.is_file() and file.suffix not in (".pyc", ".so"):
+                _link(packages / file.relative_to(ROOT), file)
+    for package, pattern in (("aioring", "uring/_uring*.so"), ("aioring", "loop/_loop*.so"), ("vm", "sandbox/_*.so")):
+        for extension in (folder / "native").glob(pattern):
+            _link(packages / package / extension.name, extension)
+    (packages / "sitecustomize.py").write_text(CUSTOMIZE)
+    return packages
+
+
+def _link(link: Path, file: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.exists():
+        link.symlink_to(file)
+
+
+def run(sanitizer: str, folder: Path, arguments: list[str]) -> int:
+    """Runs pytest, or the module after -m; the exit status."""
+    packages = build(sanitizer, folder)
+    for report in folder.glob("report.*"):
+        report.unlink()
+    runtime = subprocess.run(
+        ["cc", f"-print-file-name={RUNTIME[sanitizer]}"], capture_output=True, text=True, check=True
+    )
+    environment = {
+        **os.environ,
+        **{name: f"{options}:log_path={folder / 'report'}" for name, options in OPTIONS[sanitizer].items()},
+        "AIORING_SANITIZER": sanitizer,
+        "LD_PRELOAD": runtime.stdout.strip(),
+        "PYTHONMALLOC": "malloc",
+        "PYTHONPATH": os.pathsep.join([str(packages), str(ROOT / "tests")]),
+    }
+    command = [sys.executable, "-P"]
+    if arguments[:1] == ["-m"]:
+        start = f"import runpy, sys; sys.path.append({str(ROOT)!r}); runpy.run_module(sys.argv.pop(1), alter_sys=True)"
+        start = start.replace("alter_sys", "run_name='__main__', alter_sys")
+        command += ["-c", start, *arguments[1:]]
+    else:
+        command += ["-m", "pytest", "-p", "sanitized", "-o", f"timeout={TIMEOUT}", *(arguments or TESTS)]
+    # ThreadSanitizer wants mappings where they are without randomization.
+    status = subprocess.run(["setarch", "--addr-no-randomize", *command], env=environment, cwd=ROOT).returncode
+    reports = sorted(folder.glob("report.*"))
+    for report in reports:
+        print(report.read_text(errors="replace"), file=sys.stderr)
+    print(f"{len(reports)} processes with reports", file=sys.stderr)
+    return status or int(bool(reports))
+
+
+def main() -> int:
+    if len(sys.argv) < 3 or sys.argv[1] not in BUILDS:
+        sys.exit(__doc__)
+    return run(sys.argv[1], Path(sys.argv[2]).resolve(), sys.argv[3:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
