@@ -13,8 +13,8 @@
 /* How often different handlers can be put over ours. */
 #define SIGNALS_LEVELS 8u
 
-/* What lies below our handlers of one signal. Changed under the lock; read by handlers, for which an entry is complete
- * before its level is installed. */
+/* What lies below our handlers of one signal. Read by handlers without the lock, so an entry is complete before its level
+ * is installed, and not changed again: but for the handler of one that is called once (SA_RESETHAND), which is atomic. */
 struct signals_one {
     int number;
     unsigned levels; /* that are in use, also by others who may restore them */
@@ -52,25 +52,27 @@ static void signals_default(int number, siginfo_t *info)
 /* Does what the kernel would have done if `below` were installed (sigaction(2)). */
 static void signals_chain(struct sigaction *below, int number, siginfo_t *info, void *context)
 {
-    const struct sigaction action = *below;
+    const int flags = below->sa_flags;
+    sighandler_t handler = __atomic_load_n(&below->sa_handler, __ATOMIC_RELAXED);
     const bool fault = info->si_code > 0; /* the kernel's: not to be ignored */
-    if (action.sa_handler == SIG_IGN && (!fault || number == SIGNALS_INTERRUPT))
+    if (handler == SIG_IGN && (!fault || number == SIGNALS_INTERRUPT))
         return;
-    if (action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN) {
+    /* one that is to be called once: by the thread that takes it */
+    if (handler != SIG_DFL && handler != SIG_IGN && ((unsigned)flags & (unsigned)SA_RESETHAND) != 0)
+        handler = __atomic_exchange_n(&below->sa_handler, SIG_DFL, __ATOMIC_RELAXED);
+    if (handler == SIG_DFL || handler == SIG_IGN) {
         signals_default(number, info);
         return;
     }
-    if (((unsigned)action.sa_flags & (unsigned)SA_RESETHAND) != 0)
-        below->sa_handler = SIG_DFL;
     sigset_t mask = ((ucontext_t *)context)->uc_sigmask;
-    sigorset(&mask, &mask, &action.sa_mask);
-    if ((action.sa_flags & SA_NODEFER) == 0)
+    sigorset(&mask, &mask, &below->sa_mask);
+    if ((flags & SA_NODEFER) == 0)
         sigaddset(&mask, number);
     pthread_sigmask(SIG_SETMASK, &mask, NULL); /* until ours returns */
-    if ((action.sa_flags & SA_SIGINFO) != 0)
-        action.sa_sigaction(number, info, context);
+    if ((flags & SA_SIGINFO) != 0)
+        ((void (*)(int, siginfo_t *, void *))(void *)handler)(number, info, context);
     else
-        action.sa_handler(number);
+        handler(number);
 }
 
 static void signals_on(unsigned level, int number, siginfo_t *info, void *context)
@@ -108,14 +110,14 @@ static unsigned signals_level(const struct sigaction *action)
 #define SIGNALS_RESTORER 0x04000000 /* SA_RESTORER: the C library's own */
 #define SIGNALS_MASK_SIZE 8u /* what the kernel fills in of a mask; the rest is whatever was on the C library's stack */
 
-static bool signals_equal(const struct sigaction *a, const struct sigaction *b)
+static bool signals_equal(const struct sigaction *current, const struct sigaction *below)
 {
     /* the handlers are in a union: one of them is as good as the other */
-    if (a->sa_handler != b->sa_handler)
+    if (current->sa_handler != __atomic_load_n(&below->sa_handler, __ATOMIC_RELAXED))
         return false;
-    return a->sa_handler == SIG_DFL || a->sa_handler == SIG_IGN ||
-           (((a->sa_flags ^ b->sa_flags) & ~SIGNALS_RESTORER) == 0 &&
-            memcmp(&a->sa_mask, &b->sa_mask, SIGNALS_MASK_SIZE) == 0);
+    return current->sa_handler == SIG_DFL || current->sa_handler == SIG_IGN ||
+           (((current->sa_flags ^ below->sa_flags) & ~SIGNALS_RESTORER) == 0 &&
+            memcmp(&current->sa_mask, &below->sa_mask, SIGNALS_MASK_SIZE) == 0);
 }
 
 static sigset_t signals_set(void)
@@ -140,9 +142,10 @@ static int signals_install(struct signals_one *one)
         level++;
     if (level == SIGNALS_LEVELS)
         return -EMLINK;
-    one->below[level] = current;
-    if (level == one->levels)
+    if (level == one->levels) {
+        one->below[level] = current;
         one->levels++;
+    }
     /* On the alternate stack, if the thread has one: who put it there wants to see the end of the other. */
     struct sigaction action = {
         .sa_mask = signals_set(), /* none of ours while one is handled: a guest is in one state at a time */
