@@ -37,10 +37,10 @@ _KINDS = {0: ExitKind.HALT, 2: ExitKind.ECALLI, 3: ExitKind.TRAP, 8: ExitKind.SB
 
 
 def compile_c(compiler: str, main: Path, output: Path, *options: str) -> None:
-    """Compile the recompiler and the program `main` into `output`; an option that ends in .c is one more file of it."""
-    flags = tuple(option for option in options if not option.endswith(".c"))
+    """Compile the recompiler and the program `main` into `output`; an option that ends in .c or .S is one more file of it."""
+    flags = tuple(option for option in options if not option.endswith((".c", ".S")))
     library, include = _library(compiler, flags)
-    others = [Path(option) for option in options if option.endswith(".c")]
+    others = [Path(option) for option in options if option.endswith((".c", ".S"))]
     with tempfile.TemporaryDirectory() as directory:
         own = _objects(compiler, flags, [main, *others], Path(directory), include)
         subprocess.run([compiler, *BASE, *flags, *library, *own, "-o", output], check=True)
