@@ -13,8 +13,8 @@
 /* How often different handlers can be put over ours. */
 #define SIGNALS_LEVELS 8u
 
-/* What lies below our handlers of one signal. Read by handlers without the lock, so an entry is complete before its level
- * is installed, and not changed again: but for the handler of one that is called once (SA_RESETHAND), which is atomic. */
+/* What lies below our handlers of one signal. Handlers read it without the lock: an entry is complete before its level
+ * is installed, and stays as it is, but for the handler of one that is called once (SA_RESETHAND), which is atomic. */
 struct signals_one {
     int number;
     unsigned levels; /* that are in use, also by others who may restore them */

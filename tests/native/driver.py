@@ -37,7 +37,7 @@ _KINDS = {0: ExitKind.HALT, 2: ExitKind.ECALLI, 3: ExitKind.TRAP, 8: ExitKind.SB
 
 
 def compile_c(compiler: str, main: Path, output: Path, *options: str) -> None:
-    """Compile the recompiler and the program `main` into `output`; an option that ends in .c or .S is one more file of it."""
+    """Compile the recompiler and `main` into `output`; an option that ends in .c or .S is one more file of it."""
     flags = tuple(option for option in options if not option.endswith((".c", ".S")))
     library, include = _library(compiler, flags)
     others = [Path(option) for option in options if option.endswith((".c", ".S"))]
