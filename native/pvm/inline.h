@@ -6,7 +6,7 @@
 #define PVM_INLINE_H
 
 /* Not under a sanitizer, whose checks would be inlined as often and take the compiler minutes. */
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define PVM_INLINE static inline
 #else
 #define PVM_INLINE static inline __attribute__((always_inline))
