@@ -62,6 +62,11 @@ PYTHON_ONLY = tuple(
     for name in ("assembler", "cost_model", "debug_info", "disassembler", "encoding", "isa", "memory_map", "signatures")
 )
 
+SHELLS = (
+    "tests/aioring/test_streams.py::test_subprocesses",
+    "tests/aioring/test_subprocesses.py::test_exit_codes_and_signals",
+)
+
 RESIDENT = tuple(
     f"tests/security/test_lifecycle.py::test_{name}"
     for name in ("a_thousand_runs", "a_hundred_modules", "engines_come_and_go", "failures")
@@ -75,6 +80,7 @@ SKIPPED: dict[str, dict[str, str]] = {
         **dict.fromkeys(RESIDENT, "compares what is resident, of which the sanitizer keeps what was freed"),
     },
     "thread": {
+        **dict.fromkeys(SHELLS, "starts a shell, which faults under the runtime of the sanitizer"),
         **dict.fromkeys(PYTHON_ONLY, "runs no C code, for minutes"),
         **dict.fromkeys(RESIDENT, "compares what is resident, of which the sanitizer keeps what was freed"),
         "tests/security/test_unprivileged.py": "runs others again, as a user who may not write reports",
