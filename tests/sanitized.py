@@ -75,6 +75,7 @@ RESIDENT = tuple(
 #: What is not run, by the beginning of its name, and why not.
 SKIPPED: dict[str, dict[str, str]] = {
     "address": {
+        "tests/vm/test_generic.py::test_no_address_space": "limits addresses, which the sanitizer wants more of",
         "tests/security/test_unprivileged.py": "runs others again, as a user who may not write reports",
         **dict.fromkeys(PYTHON_ONLY, "runs no C code, for minutes"),
         **dict.fromkeys(RESIDENT, "compares what is resident, of which the sanitizer keeps what was freed"),
