@@ -223,6 +223,22 @@ class EventLoop(_loop.Core, asyncio.SelectorEventLoop):
 
     # ---- servers -----------------------------------------------------------------------------------------------
 
+    # asyncio's give a turn to others once they serve: who is cancelled in it has a server that nobody can close.
+
+    async def create_server(self, *arguments: Any, start_serving: bool = True, **options: Any) -> asyncio.Server:
+        """As asyncio's; cancelled, it leaves no server."""
+        server = await super().create_server(*arguments, start_serving=False, **options)
+        if start_serving:
+            server._start_serving()  # type: ignore[attr-defined]
+        return server
+
+    async def create_unix_server(self, *arguments: Any, start_serving: bool = True, **options: Any) -> asyncio.Server:
+        """As asyncio's; cancelled, it leaves no server."""
+        server = await super().create_unix_server(*arguments, start_serving=False, **options)
+        if start_serving:
+            server._start_serving()  # type: ignore[attr-defined]
+        return server
+
     def _start_serving(
         self,
         protocol_factory: Callable[[], asyncio.BaseProtocol],

@@ -129,7 +129,7 @@ class Servers:
         address = listener.getsockname()
         options: dict[str, Any] = {"sock": listener, "backlog": 200}
         if tls is not None:
-            options.update(ssl=tls, ssl_shutdown_timeout=_TLS_PATIENCE, ssl_handshake_timeout=_TLS_PATIENCE)
+            options.update(ssl=tls, ssl_shutdown_timeout=_TLS_PATIENCE)
         create: Any = loop.create_unix_server if where == "unix" else loop.create_server
         start_streams: Any = asyncio.start_unix_server if where == "unix" else asyncio.start_server
         if kind == "sockets":
@@ -287,7 +287,7 @@ class _Protocol(Client, asyncio.Protocol):
 
     async def close(self) -> None:
         self.transport.close()
-        await self.lost
+        await asyncio.wait([self.lost])  # which a cancellation leaves alone
 
     def abort(self, *, with_reset: bool) -> None:
         if with_reset:

@@ -3,14 +3,13 @@
 
 import asyncio
 import os
-import shutil
 import socket
-import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import contexts
 
 import aioring
 
@@ -130,16 +129,9 @@ async def test_low_level_sockets() -> None:
 
 
 async def test_tls(tmp_path: Path) -> None:
-    openssl = shutil.which("openssl")
-    if openssl is None:
+    tls = contexts(tmp_path)
+    if tls is None:
         pytest.skip("no openssl program to make a certificate with")
-    key, certificate = tmp_path / "key", tmp_path / "certificate"
-    process = await asyncio.create_subprocess_exec(
-        *(openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-        *("-keyout", key, "-out", certificate, "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    assert await process.wait() == 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(await reader.readexactly(100_000))
@@ -147,12 +139,10 @@ async def test_tls(tmp_path: Path) -> None:
         writer.close()
         await writer.wait_closed()
 
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, key)
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls.server)
     reader, writer = await asyncio.open_connection(
         *server.sockets[0].getsockname()[:2],
-        ssl=ssl.create_default_context(cafile=str(certificate)),
+        ssl=tls.client,
         server_hostname="localhost",
     )
     sent = os.urandom(100_000)

@@ -10,6 +10,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -276,6 +277,28 @@ async def test_buffered_protocol() -> None:
 
 
 # ---- servers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio(loop_factories=["aioring"])  # asyncio's leave a server that nobody has
+async def test_a_server_that_is_cancelled_is_not_there(count_fds: Callable[[], int], tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
+    before = count_fds()
+    for turns in range(4):
+        creates = loop.create_server(Recorder, "127.0.0.1", 0), loop.create_unix_server(Recorder, tmp_path / "socket")
+        for create in creates:
+            making = asyncio.create_task(create)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            making.cancel()
+            try:
+                server = await making
+            except asyncio.CancelledError:
+                pass
+            else:
+                server.close()
+                await server.wait_closed()
+    await asyncio.sleep(0)
+    assert count_fds() == before
 
 
 async def test_a_server_and_its_end(count_fds: Callable[[], int]) -> None:
