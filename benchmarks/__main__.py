@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import benchmarks.calls
+import benchmarks.children
 import benchmarks.compile
 import benchmarks.doom
 import benchmarks.files
@@ -23,6 +24,7 @@ import benchmarks.kernels
 import benchmarks.loop
 import benchmarks.paging
 import benchmarks.scale
+import benchmarks.serving
 import benchmarks.spawn
 from benchmarks._harness import Options, Report, SkipError, facts, options_parser, read_options, table
 
@@ -39,6 +41,8 @@ _PROGRAMS: Final[dict[str, Callable[[Options], Report]]] = {
     "fork": benchmarks.fork.measure,
     "scale": benchmarks.scale.measure,
     "loop": benchmarks.loop.measure,
+    "serving": benchmarks.serving.measure,
+    "children": benchmarks.children.measure,
     "files": benchmarks.files.measure,
 }
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The echo servers of benchmarks/loop.py: python -m benchmarks._loop_server LOOP KIND PATH
+"""The servers of benchmarks/loop.py and serving.py: python -m benchmarks._loop_server LOOP KIND PATH
 
-KIND is protocol, buffered, streams or sockets. With a PATH it listens on a Unix socket, else on a TCP port, whose
-number it prints.
+KIND is an echo server, protocol, buffered, streams or sockets, or tls (the first of them with TLS), or http: uvicorn.
+With a PATH it listens on a Unix socket, else on a TCP port, whose number it prints. For tls PATH is a file with a
+certificate and its key.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import asyncio
 import contextlib
 import importlib
 import socket
+import ssl
 import sys
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 _READ: Final = 256 * 1024
 
@@ -70,9 +72,29 @@ async def _accept(loop: asyncio.AbstractEventLoop, listener: socket.socket) -> N
         task.add_done_callback(tasks.discard)
 
 
+async def _application(scope: Any, receive: Any, send: Any) -> None:
+    """Hello world, as ASGI has it."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": b"Hello, world!"})
+
+
+async def _serve_http(listener: socket.socket) -> None:
+    import uvicorn  # for this kind only
+
+    config = uvicorn.Config(_application, lifespan="off", access_log=False, log_level="warning")
+    await uvicorn.Server(config).serve([listener])
+
+
+def _tls(path: str) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(path)
+    return context
+
+
 async def _serve(kind: str, path: str) -> None:
     loop = asyncio.get_running_loop()
-    if path:
+    tls = _tls(path) if kind == "tls" else None
+    if path and tls is None:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(path)
     else:
@@ -81,16 +103,19 @@ async def _serve(kind: str, path: str) -> None:
         listener.bind(("127.0.0.1", 0))
     listener.listen(1024)
     listener.setblocking(False)
-    print(listener.getsockname() if path else listener.getsockname()[1], flush=True)
-    if kind == "sockets":
+    name = listener.getsockname()
+    print(name if isinstance(name, str) else name[1], flush=True)
+    if kind == "http":
+        await _serve_http(listener)
+    elif kind == "sockets":
         await _accept(loop, listener)
     elif kind == "streams":
-        start = asyncio.start_unix_server if path else asyncio.start_server
+        start = asyncio.start_unix_server if isinstance(name, str) else asyncio.start_server
         await (await start(_stream, sock=listener, limit=_READ)).serve_forever()  # type: ignore[operator]
     else:
-        factory = Echo if kind == "protocol" else BufferedEcho
-        create = loop.create_unix_server if path else loop.create_server
-        await (await create(factory, sock=listener)).serve_forever()  # type: ignore[operator]
+        factory = BufferedEcho if kind == "buffered" else Echo
+        create: Any = loop.create_unix_server if isinstance(name, str) else loop.create_server
+        await (await create(factory, sock=listener, ssl=tls)).serve_forever()
 
 
 def main() -> None:

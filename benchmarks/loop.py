@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The event loop beside uvloop: processor time of an echo server per request, and of the loop's own calls.
+"""The event loop beside uvloop and rloop: processor time of an echo server per request, and of the loop's own calls.
 
 Server and client have a processor each; the client is C and never sleeps. The server's time is what the kernel's
 scheduler counted (schedstat), so that what others do on the machine disturbs little.
@@ -8,41 +8,39 @@ scheduler counted (schedstat), so that what others do on the machine disturbs li
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
-import importlib.util
-import os
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 from benchmarks._harness import (
-    ROOT,
     Contender,
     Options,
     Report,
     Row,
     Sample,
-    SkipError,
     add_contenders,
     column,
     disturbance,
     interleave,
     need_command,
     program,
+    quantity,
     schedule,
 )
 from benchmarks._loop_server import loop_factory
+from benchmarks._servers import need_loop, on_processor, processors, server
 
 _CLIENT: Final = Path(__file__).parent / "peers" / "echo" / "client.c"
 _BATCH: Final = 1000
+#: Goals are of the first one's times.
+_PEERS: Final = ("uvloop", "rloop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,49 +81,25 @@ def _client(folder: Path) -> Path:
     return client
 
 
-@contextlib.contextmanager
-def _server(loop: str, echo: _Echo, path: str, processor: int) -> Iterator[tuple[int, str]]:
-    """A server pinned to a processor: its pid, and where it listens."""
-    command = [sys.executable, "-m", "benchmarks._loop_server", loop, echo.kind, path]
-    pin = functools.partial(os.sched_setaffinity, 0, {processor})
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, preexec_fn=pin) as process:
-        assert process.stdout is not None
-        try:
-            where = process.stdout.readline().strip()
-            if not where:
-                raise RuntimeError(f"the {loop} server did not start")
-            yield process.pid, where if path else f"127.0.0.1:{where}"
-        finally:
-            process.kill()
-
-
 def _echo(loop: str, echo: _Echo, folder: Path) -> Contender:
     """Processor seconds per request, of a server that was just started (`cold`) and later (`warm`)."""
     client = _client(folder)
-    processors = sorted(os.sched_getaffinity(0))
-    if len(processors) < 2:
-        raise SkipError("two processors are needed, one for the server and one for its client")
+    ours, clients = processors()
 
     def run() -> Sample:
         path = str(folder / f"{loop}.socket") if echo.unix else ""
         if path:
             Path(path).unlink(missing_ok=True)
-        with _server(loop, echo, path, processors[0]) as (pid, where):
+        with server(loop, echo.kind, path, ours) as (pid, where):
             sample: Sample = {}
             for name in ("cold", "warm"):
                 before = schedule(pid)[0]
                 command = [client, where, *map(str, (echo.connections, echo.size, echo.requests))]
-                subprocess.run(
-                    [*need_taskset(processors[1]), *command], check=True, timeout=60, stdout=subprocess.DEVNULL
-                )
+                subprocess.run([*on_processor(clients), *command], check=True, timeout=60, stdout=subprocess.DEVNULL)
                 sample[name] = (schedule(pid)[0] - before) / echo.requests
         return sample
 
     return run
-
-
-def need_taskset(processor: int) -> list[str]:
-    return [need_command("taskset", "apt install util-linux"), "-c", str(processor)]
 
 
 # --- the loop's own calls ---
@@ -195,11 +169,12 @@ async def _empty() -> None:
     pass
 
 
-_CALLS: Final[dict[str, tuple[str, Callable[[], object], float]]] = {
+#: What is called, and the seconds promised on the machine of the first tables.
+_CALLS: Final[dict[str, tuple[str, Callable[[], object], float | None]]] = {
     "call_soon": ("`call_soon` and the call, in batches of 1000", _call_soon, 170e-9),
     "timers": ("`call_later` and the call", _timers, 600e-9),
     "tasks": ("`create_task` and `await`", _tasks, 2.1e-6),
-    "sleep": ("`sleep(0)`", _sleep, 0.0),
+    "sleep": ("`sleep(0)`", _sleep, None),
     "threadsafe": ("`call_soon_threadsafe`, the loop awake", _threadsafe, 200e-9),
 }
 
@@ -219,10 +194,8 @@ def _calls(loop: str) -> Contender:
 # --- the report ---
 
 
-def _need_uvloop() -> str:
-    if importlib.util.find_spec("uvloop") is None:
-        raise SkipError("uvloop is missing: pip install uvloop")
-    return "uvloop"
+def _contender(loop: str, make: Callable[..., Contender], *arguments: object) -> Contender:
+    return make(need_loop(loop), *arguments)
 
 
 def measure(options: Options) -> Report:
@@ -234,28 +207,43 @@ def measure(options: Options) -> Report:
 def _measure(options: Options, report: Report, folder: Path) -> Report:
     contenders: dict[str, Contender] = {}
     for echo in _ECHOES:
-        makers = {
-            f"aioring {echo.what}": functools.partial(_echo, "aioring", echo, folder),
-            f"uvloop {echo.what}": lambda echo=echo: _echo(_need_uvloop(), echo, folder),  # type: ignore[misc]
-        }
-        add_contenders(contenders, makers, report)
+        add_contenders(
+            contenders,
+            {
+                f"{loop} {echo.what}": functools.partial(_contender, loop, _echo, echo, folder)
+                for loop in ("aioring", *_PEERS)
+                if loop != "rloop" or not echo.unix  # which it does not have
+            },
+            report,
+        )
     add_contenders(
-        contenders, {"aioring calls": lambda: _calls("aioring"), "uvloop calls": lambda: _calls(_need_uvloop())}, report
+        contenders,
+        {f"{loop} calls": functools.partial(_contender, loop, _calls) for loop in ("aioring", *_PEERS)},
+        report,
     )
     samples = interleave(contenders, options)
-    against = f"uvloop {version('uvloop')}" if "uvloop calls" in samples else ""
+
+    def compare(what: str, contender: str, name: str, goal: float | None) -> None:
+        for peer in _PEERS:
+            ours, theirs = samples.get(f"aioring {contender}", ()), samples.get(f"{peer} {contender}", ())
+            if theirs:
+                promised = goal if peer == "uvloop" else None
+                report.rows.append(
+                    Row(what, column(ours, name), column(theirs, name), f"{peer} {version(peer)}", promised)
+                )
+            elif peer == "uvloop":
+                report.rows.append(Row(what, column(ours, name)))
+            what = "the same"
+
     for echo in _ECHOES:
-        ours, peer = samples.get(f"aioring {echo.what}", ()), samples.get(f"uvloop {echo.what}", ())
-        report.rows.append(Row(echo.what, column(ours, "warm"), column(peer, "warm"), against, echo.goal))
+        compare(echo.what, echo.what, "warm", echo.goal)
     first = _ECHOES[1].what
     cold = samples[f"aioring {first}"]
     report.rows.append(
         Row(f"{first}: a server just started", column(cold, "cold"), column(cold, "warm"), "ours, warm", 1.2)
     )
-    for name, (what, _, _) in _CALLS.items():
-        report.rows.append(
-            Row(what, column(samples["aioring calls"], name), column(samples.get("uvloop calls", ()), name), against)
-        )
+    for name, (what, _, goal) in _CALLS.items():
+        compare(what if goal is None else f"{what} (goal: {quantity(goal)})", "calls", name, None)
     report.notes.append("Processor time per request of the server, or per call of the loop's thread.")
     report.notes.append(disturbance(options))
     return report
