@@ -8,7 +8,7 @@ import contextlib
 import socket
 import sys
 import warnings
-from asyncio import base_events, constants, futures, trsock
+from asyncio import constants, futures, trsock
 from asyncio.log import logger
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,20 @@ if TYPE_CHECKING:
 
 # Python 3.13: a server knows its connections (Server.close_clients).
 _SERVER_KNOWS_CLIENTS = sys.version_info >= (3, 13)
+
+
+def _set_nodelay(sock: socket.socket) -> None:
+    """Answers are small and awaited: they do not wait for more (tcp(7), TCP_NODELAY).
+
+    asyncio leaves out sockets made without a protocol's number, as socket.socket() makes them, and whatever a listening
+    one of these accepts: an answer of two parts takes 40 ms there, the other end's delayed ACK.
+    """
+    if (
+        sock.family in (socket.AF_INET, socket.AF_INET6)
+        and sock.type == socket.SOCK_STREAM
+        and sock.proto in (0, socket.IPPROTO_TCP)
+    ):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class StreamTransport(_loop.StreamTransport):
@@ -59,8 +73,7 @@ class StreamTransport(_loop.StreamTransport):
             else:
                 server._attach()
         loop._transports[fd] = self
-        # Answers are small and awaited: they do not wait for more.
-        base_events._set_nodelay(sock)  # type: ignore[attr-defined]
+        _set_nodelay(sock)
         loop.call_soon(protocol.connection_made, self)
         loop.call_soon(self._begin)
         if waiter is not None:

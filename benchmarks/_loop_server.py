@@ -98,7 +98,7 @@ async def _serve(kind: str, path: str) -> None:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(path)
     else:
-        listener = socket.socket()
+        listener = socket.socket(proto=socket.IPPROTO_TCP)  # else asyncio does not set TCP_NODELAY
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", 0))
     listener.listen(1024)

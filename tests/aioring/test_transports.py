@@ -279,6 +279,30 @@ async def test_buffered_protocol() -> None:
 # ---- servers ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.asyncio(loop_factories=["aioring", "uvloop"])  # asyncio looks for a number that socket() leaves 0
+async def test_answers_do_not_wait_for_more() -> None:
+    loop = asyncio.get_running_loop()
+    made: asyncio.Queue[asyncio.BaseTransport] = asyncio.Queue()
+
+    class Made(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            made.put_nowait(transport)
+
+    with socket.socket() as listener, socket.socket() as client:
+        listener.bind(("127.0.0.1", 0))
+        server = await loop.create_server(Made, sock=listener)
+        client.setblocking(False)
+        await loop.sock_connect(client, listener.getsockname())
+        await loop.create_connection(Made, sock=client)
+        for _ in range(2):
+            transport = await made.get()
+            assert transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            transport.close()
+        server.close()
+        await server.wait_closed()
+    await asyncio.sleep(0)
+
+
 @pytest.mark.asyncio(loop_factories=["aioring"])  # asyncio's leave a server that nobody has
 async def test_a_server_that_is_cancelled_is_not_there(count_fds: Callable[[], int], tmp_path: Path) -> None:
     loop = asyncio.get_running_loop()
