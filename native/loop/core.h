@@ -50,6 +50,9 @@ struct watcher {
     PyObject *writer;
 };
 
+/* A power of two. Sockets beyond share guesses, which costs time only. */
+#define AWAITED_SIZE 1024
+
 typedef struct Core {
     PyObject_HEAD
     struct uring *ring; /* of the LoopRing, which opens and closes it; NULL: not open */
@@ -83,6 +86,7 @@ typedef struct Core {
     PyObject *transports; /* the dict of its WeakValueDictionary _transports; NULL: not known yet */
 
     char *hot; /* what is received goes here first; HOT_SIZE bytes, NULL: not made */
+    uint8_t awaited[AWAITED_SIZE]; /* by fd, modulo the size: how many receives are yet to poll first (socket.c) */
 } Core;
 
 /* As asyncio's transports: the most one recv() takes. */

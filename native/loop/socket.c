@@ -6,9 +6,9 @@
 #include <sys/socket.h>
 
 /*
- * loop.sock_recv() and its like: coroutines in C. Each tries the system call when it is first awaited, and returns
- * without suspending if that succeeds; else it polls the socket through the ring, and tries again. The kernel never has
- * the caller's memory, so a cancellation takes effect at once and loses no data.
+ * loop.sock_recv() and its like: coroutines in C. Each tries the system call when it is first awaited, unless it is
+ * likely to be in vain, and returns without suspending if that succeeds; else it polls the socket through the ring, and
+ * tries again. The kernel never has the caller's memory, so a cancellation takes effect at once and loses no data.
  */
 enum kind { RECV, RECV_INTO, SENDALL, ACCEPT, CALL_TO_READ, CALL_TO_WRITE };
 
@@ -240,6 +240,40 @@ static int begin(SocketCall *call)
     return call->fd < 0 ? -1 : 0;
 }
 
+/*
+ * Who answers requests finds nothing when it asks for the next one: a system call for EAGAIN. Where one was in vain, so
+ * many calls that follow poll first, and then one looks again. A guess, by an fd that may be another socket's by now:
+ * wrong, it costs a turn of the loop, as a poll of what is readable completes at once.
+ */
+#define POLL_FIRST 15
+
+static bool is_receive(const SocketCall *call)
+{
+    return call->kind == RECV || call->kind == RECV_INTO;
+}
+
+static uint8_t *awaited(const SocketCall *call)
+{
+    return &call->core->awaited[(unsigned)call->fd % AWAITED_SIZE];
+}
+
+/* The first attempt of a call. */
+static int try_first(SocketCall *call, PyObject **result)
+{
+    int tried = begin(call);
+
+    if (tried != 0)
+        return tried;
+    if (is_receive(call) && *awaited(call) != 0) {
+        --*awaited(call);
+        return 0;
+    }
+    tried = try(call, result);
+    if (tried == 0 && is_receive(call))
+        *awaited(call) = POLL_FIRST;
+    return tried;
+}
+
 static PySendResult call_send(SocketCall *call, PyObject *Py_UNUSED(value), PyObject **result)
 {
     int tried;
@@ -249,10 +283,8 @@ static PySendResult call_send(SocketCall *call, PyObject *Py_UNUSED(value), PyOb
         PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
         return PYGEN_ERROR;
     }
-    tried = call->state == NEW ? begin(call) : 0;
+    tried = call->state == NEW ? try_first(call, result) : try(call, result);
     call->state = RUNNING;
-    if (tried == 0)
-        tried = try(call, result);
     if (tried == 0) {
         *result = wait_for_socket(call);
         if (*result != NULL)

@@ -50,6 +50,29 @@ async def test_receive_before_and_after_the_data(pair: Pair) -> None:
     assert await loop.sock_recv(left, 10) == b""
 
 
+async def test_receives_that_guess_wrong_lose_nothing(pair: Pair) -> None:
+    """After one that found nothing the next ones poll first, whether there is something or not."""
+    loop = asyncio.get_running_loop()
+    left, right = pair
+    buffer = bytearray(1)
+    for number in range(60):
+        sent = bytes([number])
+        if number % 3 == 0:
+            waiting = asyncio.create_task(loop.sock_recv(left, 1))  # type: ignore[arg-type]
+            await asyncio.sleep(0)
+            right.send(sent)
+            assert await waiting == sent
+        else:
+            right.send(sent)
+            if number % 3 == 1:
+                assert await loop.sock_recv(left, 1) == sent
+            else:
+                assert await loop.sock_recv_into(left, buffer) == 1
+                assert buffer == sent
+    right.close()
+    assert [await loop.sock_recv(left, 1) for _ in range(20)] == [b""] * 20
+
+
 async def test_send_more_than_fits(pair: Pair) -> None:
     loop = asyncio.get_running_loop()
     left, right = pair
