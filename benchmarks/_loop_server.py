@@ -91,6 +91,11 @@ def _tls(path: str) -> ssl.SSLContext:
     return context
 
 
+async def _forever(server: object) -> None:
+    # Not serve_forever(): rloop's starts a server that has started, which then listens no more.
+    await asyncio.get_running_loop().create_future()
+
+
 async def _serve(kind: str, path: str) -> None:
     loop = asyncio.get_running_loop()
     tls = _tls(path) if kind == "tls" else None
@@ -111,11 +116,13 @@ async def _serve(kind: str, path: str) -> None:
         await _accept(loop, listener)
     elif kind == "streams":
         start = asyncio.start_unix_server if isinstance(name, str) else asyncio.start_server
-        await (await start(_stream, sock=listener, limit=_READ)).serve_forever()  # type: ignore[operator]
+        server = await start(_stream, sock=listener, limit=_READ)  # type: ignore[operator]
+        await _forever(server)
     else:
         factory = BufferedEcho if kind == "buffered" else Echo
         create: Any = loop.create_unix_server if isinstance(name, str) else loop.create_server
-        await (await create(factory, sock=listener, ssl=tls)).serve_forever()
+        server = await create(factory, sock=listener, **({} if tls is None else {"ssl": tls}))
+        await _forever(server)
 
 
 def main() -> None:
