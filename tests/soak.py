@@ -162,7 +162,7 @@ class Soak:
                 report(f"{took:.0f} s, {self.counts['visits']} visits, {memory[-1] >> 20} MiB resident")
         finally:
             await self.servers.stop()
-            self.loop.remove_signal_handler(signal.SIGUSR1)
+            self.forget(signal.SIGUSR1)
         settled = memory[len(memory) // 2 :]
         self.counts["KiB of growth in the second half"] = (settled[-1] - settled[0]) >> 10
         if settled[-1] - settled[0] > GROWTH:
@@ -485,6 +485,10 @@ class Soak:
         self.signalled.set()
         self.signalled.clear()
 
+    def forget(self, number: signal.Signals) -> None:
+        signal.signal(number, signal.SIG_IGN)  # one that is still under way would end the process
+        self.loop.remove_signal_handler(number)
+
     async def signal(self, rng: random.Random) -> None:
         before = self.signals
         os.kill(os.getpid(), signal.SIGUSR1)
@@ -497,8 +501,7 @@ class Soak:
                 os.kill(os.getpid(), signal.SIGUSR2)
                 await came.wait()
             finally:
-                signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # if it is still under way
-                self.loop.remove_signal_handler(signal.SIGUSR2)
+                self.forget(signal.SIGUSR2)
 
     async def timers(self, rng: random.Random) -> None:
         """In order and not early, cancelled ones not at all."""
