@@ -247,9 +247,10 @@ static int begin(SocketCall *call)
  */
 #define POLL_FIRST 15
 
+/* Not one of no bytes, which may have nothing to wait for. */
 static bool is_receive(const SocketCall *call)
 {
-    return call->kind == RECV || call->kind == RECV_INTO;
+    return (call->kind == RECV && call->size != 0) || (call->kind == RECV_INTO && call->view.len != 0);
 }
 
 static uint8_t *awaited(const SocketCall *call)
