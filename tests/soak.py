@@ -204,7 +204,10 @@ class Soak:
         """What there is now and was not before."""
         operations = self.loop._pending()
         found: list[object] = [census() - before[0], objects() - before[1]]
-        return [each for each in found if each] + [operations] * (operations != before[2])
+        more = any(now > then for now, then in zip(operations, before[2], strict=True))
+        return [each for each in found if each] + [
+            f"callbacks, timers, operations: {before[2]}, now {operations}"
+        ] * more
 
     # --- visits ---
 
