@@ -8,9 +8,12 @@
 
 /* The end of a wait from another thread: an eventfd under a poll that is always armed. */
 
-static void woken(Core *Py_UNUSED(core), struct operation *Py_UNUSED(wake), int32_t Py_UNUSED(result), bool Py_UNUSED(more))
+static void woken(Core *core, struct operation *Py_UNUSED(wake), int32_t Py_UNUSED(result), bool more)
 {
     /* Ending the wait was all. The counter is never read: each write is an event to an edge-triggered poll. */
+    /* The kernel ends a multishot poll when the completion queue is full: the next wait needs another. */
+    if (!more)
+        core_wake_arm(core);
 }
 
 int core_wake_open(Core *core)
