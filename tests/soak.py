@@ -179,6 +179,11 @@ class Soak:
                     group.create_task(self.visitor(end))
         except* SoakError as failures:
             raise failures.exceptions[0] from None
+        waking = asyncio.create_task(asyncio.to_thread(time.sleep, 0.05))
+        started = time.monotonic()
+        await asyncio.wait([waking], timeout=DEADLINE)
+        if time.monotonic() - started > DEADLINE - 1:
+            raise SoakError("a call from a thread does not wake the loop")
         await self.loop.shutdown_default_executor()  # what was cancelled goes on in its threads
         self.loop._executor_shutdown_called = False  # type: ignore[attr-defined]  # the next epoch has another
         await self.until(
