@@ -6,6 +6,7 @@ import collections.abc
 import contextlib
 import gc
 import os
+import select
 import socket
 import warnings
 from collections.abc import AsyncIterator, Callable
@@ -250,6 +251,32 @@ async def test_more_events_than_the_completion_queue_holds() -> None:
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert loop._pending()[2] == 1  # its own, to be woken by
+
+
+@pytest.mark.asyncio(loop_factories=["aioring"])
+async def test_a_full_completion_queue_does_not_leave_the_loop_asleep() -> None:
+    """The kernel ends a multishot poll that finds no room for its event: the one that calls from threads wake it by."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, aioring.EventLoop)
+    await loop.run_in_executor(None, int)  # so that its thread is there
+    [wake] = [int(fd) for fd in os.listdir("/proc/self/fd") if "eventfd]" in link(fd)]
+    for _ in range(3):
+        # Polls of the same file, which the kernel tells of an event before the one that was there first.
+        polls = [loop.ring.poll(wake, select.POLLIN | select.EPOLLET) for _ in range(5000)]
+        await asyncio.sleep(0)
+        # The first of these calls is the event, and the others have to come through after it.
+        for _ in range(3):
+            await asyncio.wait_for(loop.run_in_executor(None, int), 10)
+        for poll in polls:
+            poll.cancel()
+        await asyncio.gather(*polls, return_exceptions=True)
+
+
+def link(fd: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except FileNotFoundError:  # the directory's own
+        return ""
 
 
 @pytest.mark.asyncio(loop_factories=["aioring"])
