@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import sys
 import time
 from collections.abc import Coroutine, Hashable
 from contextlib import AsyncExitStack
@@ -70,6 +71,8 @@ class Engine:
         self._executions: set[Execution] = set()
         self._yielded = 0
         self._spin_ns = int(self.config.spin * 1e9)
+        self._polls = (self._spin_ns, _WORKER_SPIN if self._spin_ns else 0)
+        self._most_polled = sys.maxsize if self.config.runs_in_process else self._processors - 1
 
     # --- life ---
 
@@ -277,14 +280,13 @@ class Engine:
 
     # --- time ---
 
-    def _may_spin(self) -> bool:
-        """Whether a processor is left for the event loop to poll on while all these guests run; those in this process
-        need no other."""
-        return self.config.runs_in_process or self._admission.running + 1 <= self._processors
+    def _polling(self) -> tuple[int, int]:
+        """How long a guest that is let go is polled (nanoseconds), and then its host by the worker (rounds).
 
-    def _worker_spin(self) -> int:
-        """Rounds for which a worker polls for its host once it has stopped."""
-        return _WORKER_SPIN if self._spin_ns and self._may_spin() else 0
+        Nothing, unless a processor is left for the event loop while all these guests run; those in this process need
+        no other.
+        """
+        return self._polls if self._admission.running <= self._most_polled else (0, 0)
 
     async def _yield(self) -> None:
         """Gives the event loop its turn after a run of calls that never had to wait."""

@@ -174,7 +174,7 @@ class Execution:
         # What took long the last time is not worth polling for; what just missed the limit is.
         pc = machine.guest.next_pc
         worthwhile = self._durations.get(pc, 0) < 2 * engine._spin_ns
-        spin, rounds = (engine._spin_ns, engine._worker_spin()) if worthwhile and engine._may_spin() else (0, 0)
+        spin, rounds = engine._polling() if worthwhile else (0, 0)
         if self._limits.cpu is None:
             event = machine.resume(spin, rounds)
             return await self._wait(machine, pc) if event == lib.SANDBOX_BUSY else event

@@ -39,6 +39,7 @@ _LOG = logging.getLogger("vm")
 
 _RA = REGISTERS.index("ra")
 _SP = REGISTERS.index("sp")
+_A0 = REGISTERS.index("a0")
 
 #: Operations of debug information that a failed call may take on the event loop, some milliseconds: three times what
 #: the longest function of quake.polkavm has.
@@ -71,6 +72,7 @@ class Instance:
         # done when the snapshot is there that a thread is taking
         self._copying: anyio.Event | None = None
         self._caller = Caller(self)
+        self._bits = module.isa.word_bits
         # called once, when the instance is closed
         self._closing: list[Callable[[], None]] = []
         #: The compiled program.
@@ -213,7 +215,7 @@ class Instance:
         """
         machine = self._stopped_machine()
         pc = self._export(export)
-        bits = self.module.isa.word_bits
+        bits = self._bits
         if len(args) > len(ARGUMENT_NUMBERS):
             raise TypeError(f"{len(args)} arguments: there are {len(ARGUMENT_NUMBERS)} argument registers")
         registers = [0] * len(REGISTERS)
@@ -349,7 +351,9 @@ class Instance:
         finally:
             self._calling = False
         registers = self._stopped_machine().guest.regs
-        bits = self.module.isa.word_bits
+        bits = self._bits
+        if kind is WORD:  # as most are
+            return int(registers[_A0]) & ((1 << bits) - 1)
         words = tuple(registers[number] for number in ARGUMENT_NUMBERS[: registers_of(kind, bits)])
         return from_registers(kind, bits, words)
 

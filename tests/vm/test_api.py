@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import dataclasses
 import pickle
+import re
+import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -164,3 +169,31 @@ def test_settings_are_frozen() -> None:
         vm.Config().spin = 1  # type: ignore[misc]
     with pytest.raises(dataclasses.FrozenInstanceError):
         vm.ModuleConfig().page_size = 1  # type: ignore[misc]
+
+
+#: What may be imported without being a dependency: where it is, and the extra that has it.
+OPTIONAL = {
+    "vm/_anyio.py": {"trio"},
+    "vm/_bridge.py": {"outcome", "trio"},  # outcome comes with trio
+    "vm/_threads.py": {"trio"},
+    "vm/disassembler.py": {"capstone"},
+    "vm/opentelemetry.py": {"opentelemetry"},
+    "vm/prometheus.py": {"prometheus_client"},
+}
+
+
+def test_what_is_imported_is_a_dependency() -> None:
+    root = Path(vm.__file__).parents[1]
+    with (Path(__file__).parents[2] / "pyproject.toml").open("rb") as file:
+        required = {re.split(r"\W", line)[0] for line in tomllib.load(file)["project"]["dependencies"]}
+    known = required | set(sys.stdlib_module_names) | {"_typeshed", "aioring", "vm"}
+    for path in [*(root / "vm").rglob("*.py"), *(root / "aioring").rglob("*.py")]:
+        name = path.relative_to(root).as_posix()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found = {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found = {(node.module or "").split(".")[0]}
+            else:
+                continue
+            assert found <= known | OPTIONAL.get(name, set()), f"{name}: {found}"
