@@ -263,9 +263,12 @@ class Instance:
     async def _run(self) -> Interrupt:
         machine = self._stopped_machine()
         event = await self._execution.run()
+        self._check_not_closed()
+        return self._interrupt(machine, event)
+
+    def _check_not_closed(self) -> None:
         if self._machine is None:
             raise InstanceStateError("the instance was closed while it ran")
-        return self._interrupt(machine, event)
 
     def _located(self, error: LimitError, export: str | None = None) -> LimitError:
         """The error with the place where the guest is."""
@@ -360,12 +363,18 @@ class Instance:
     async def _finish(self, export: str | int) -> None:
         """Runs the guest and serves its host calls until it returns."""
         while True:
-            interrupt = await self._run()
-            if isinstance(interrupt, HostCall):
-                await self._serve(interrupt.index, export)
-            elif isinstance(interrupt, Finished):
+            machine = self._stopped_machine()
+            event = await self._execution.run()
+            self._check_not_closed()
+            # these two are most: they need no object that tells of them
+            if event == lib.SANDBOX_FINISHED:
                 return
-            elif isinstance(interrupt, PageFault):
+            if event == lib.SANDBOX_HOST_CALL:
+                self._engine._counters.host_calls += 1
+                await self._serve(int(machine.guest.host_call), export)
+                continue
+            interrupt = self._interrupt(machine, event)
+            if isinstance(interrupt, PageFault):
                 await self._page_in(interrupt, export)
             elif isinstance(interrupt, Trap):
                 raise TrapError(pc=interrupt.pc, export=str(export), frames=self._frames(interrupt.pc))

@@ -7,7 +7,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Awaitable, Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 from vm._errors import LinkError
@@ -32,6 +32,7 @@ H = TypeVar("H", bound="PageHandler | Pager")
 
 #: Register numbers of the arguments, in order; results come back in the first two.
 ARGUMENT_NUMBERS = tuple(REGISTERS.index(name) for name in ARGUMENT_REGISTERS)
+_A0 = ARGUMENT_NUMBERS[0]
 
 
 class Caller:
@@ -86,15 +87,35 @@ class BoundHostFunction:
     definition: HostFunction
     word_bits: int
     slots: tuple[tuple[IntType, tuple[int, ...]], ...]
+    #: Register and mask of each argument, if that is all there is to them: unsigned, in one register each.
+    _plain: tuple[tuple[int, int], ...] | None = field(init=False)
+    #: Results below it, and not negative, are in a0 as they are.
+    _plain_below: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        bits = self.word_bits
+        kinds = [(kind.for_word(bits), numbers) for kind, numbers in self.slots]
+        plain = tuple((numbers[0], (1 << kind.bits) - 1) for kind, numbers in kinds)
+        simple = all(len(numbers) == 1 and not kind.signed for kind, numbers in kinds)
+        object.__setattr__(self, "_plain", plain if simple else None)
+        result = self.definition.result
+        # what has its highest bit set is extended by it, or out of range
+        below = 0 if result is None or result.bits > bits else 1 << (result.for_word(bits).bits - 1)
+        object.__setattr__(self, "_plain_below", below)
 
     def start(self, caller: Caller, registers: CData) -> Any:
         """Calls the function with arguments from `registers`; the result may be awaitable."""
+        if self._plain is not None:
+            return self.definition.function(caller, *[registers[number] & mask for number, mask in self._plain])
         bits = self.word_bits
         arguments = [from_registers(kind, bits, tuple(registers[n] for n in numbers)) for kind, numbers in self.slots]
         return self.definition.function(caller, *arguments)
 
     def finish(self, value: Any, registers: CData) -> None:
         """Puts the function's result into `registers`. Raises TypeError or OverflowError if it is none."""
+        if type(value) is int and 0 <= value < self._plain_below:
+            registers[_A0] = value
+            return
         kind = self.definition.result
         what = f"the result of host function {self.definition.name!r}"
         if value is None and self.definition.optional:
