@@ -67,9 +67,12 @@ SHELLS = (
     "tests/aioring/test_subprocesses.py::test_exit_codes_and_signals",
 )
 
-RESIDENT = tuple(
-    f"tests/security/test_lifecycle.py::test_{name}"
-    for name in ("a_thousand_runs", "a_hundred_modules", "engines_come_and_go", "failures")
+RESIDENT = (
+    "tests/vm/test_memory_pages.py::test_freed_pages_go_back",
+    *(
+        f"tests/security/test_lifecycle.py::test_{name}"
+        for name in ("a_thousand_runs", "a_hundred_modules", "engines_come_and_go", "failures")
+    ),
 )
 
 #: What is not run, by the beginning of its name, and why not.
