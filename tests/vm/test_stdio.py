@@ -94,7 +94,7 @@ def tree(tmp_path: Path) -> Path:
     (folder / "link").symlink_to("../secret")
     (folder / "within").symlink_to("file")
     (folder / "up").symlink_to("..")
-    (folder / "root").symlink_to("/")
+    (folder / "top").symlink_to("/")
     os.mkfifo(folder / "pipe")
     return folder
 
@@ -338,7 +338,7 @@ ESCAPES = [
     "data/link/",
     "data/up/secret",
     "data/up/data/file",
-    "data/root/etc/passwd",
+    "data/top/etc/passwd",
     "data/within",
     "/etc/passwd",
     "etc/passwd",
@@ -360,7 +360,7 @@ async def test_no_path_leads_out(start: Start, tree: Path, mode: str) -> None:
                 if path == "data\\..\\secret" and flags & CREATE and mode == "rw":
                     continue  # a name as any other
                 assert await guest.path("open", path, flags) < 0, path
-        for path in ("data/../secret", "data/up/secret", "data/..", "data/root/x"):
+        for path in ("data/../secret", "data/up/secret", "data/..", "data/top/x"):
             assert await guest.path("remove", path) < 0
             assert await guest.path("mkdir", path) < 0
             assert await guest.rename("data/file", path) < 0
