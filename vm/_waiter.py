@@ -11,7 +11,7 @@ import logging
 import os
 import select
 from collections.abc import AsyncIterator, Awaitable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import aioring
 from aioring._features import OPERATIONS
@@ -89,7 +89,7 @@ class ThreadWaiter:
 
     def _check_open(self) -> None:
         if not self._handle:
-            raise InstanceStateError("the engine is closed")
+            raise _closed()
 
     def _changed(self) -> None:
         count = lib.sandbox_waits_take(self._handle, self._tickets, _BATCH)
@@ -128,19 +128,30 @@ class ThreadWaiter:
         return int(lib.sandbox_waits_threads(self._handle)) if self._handle else 0
 
     def close(self) -> None:
-        """Ends the threads. Whoever still waits is cancelled. May be called again."""
+        """Ends the threads. May be called again.
+
+        Waits for futexes end as if woken: what they wait for is dead by now, its wake may just not have come through.
+        Polls raise `InstanceStateError`.
+        """
         if not self._handle:
             return
         if self._owner == os.getpid():  # a forked child has the same files in its loop's epoll
             self._loop.remove_reader(self._event)
             self._loop.remove_reader(self._epoll.fileno())
-        waiting: list[asyncio.Future[Any]] = [*self._waits.values(), *self._polls.values()]
-        for future in waiting:
-            future.cancel()
+        for wait in self._waits.values():
+            if not wait.done():
+                wait.set_result(None)
         self._waits.clear()
+        for poll in self._polls.values():
+            if not poll.done():
+                poll.set_exception(_closed())
         handle, self._handle = self._handle, ffi.NULL
         ffi.release(handle)
         self._epoll.close()
+
+
+def _closed() -> InstanceStateError:
+    return InstanceStateError("the engine is closed")
 
 
 def _unavailable(error: int) -> SandboxError:

@@ -167,11 +167,12 @@ async def test_closing_ends_the_waits(words: Words) -> None:
     waiter = ThreadWaiter(asyncio.get_running_loop())
     ours, theirs = os.pipe()
     tasks = [start(waiter, words, number) for number in range(300)]
-    tasks.append(asyncio.create_task(waiter.poll(ours, select.POLLIN)))  # type: ignore[arg-type]
+    polling = asyncio.create_task(waiter.poll(ours, select.POLLIN))
     await asyncio.sleep(0)
     waiter.close()
-    await asyncio.wait(tasks)
-    assert all(task.cancelled() for task in tasks)
+    await asyncio.gather(*tasks)
+    with pytest.raises(vm.InstanceStateError, match="closed"):
+        await polling
     assert "vm-waits" not in thread_names()
     waiter.close()
     with pytest.raises(vm.InstanceStateError, match="closed"):
@@ -295,6 +296,21 @@ async def test_a_death_is_seen(threaded: vm.Engine) -> None:
         os.kill(instance.pid, signal.SIGKILL)
         with pytest.raises(vm.SandboxDiedError, match="killed"):
             await running
+
+
+async def test_a_death_whose_wake_does_not_come_through(threaded: vm.Engine) -> None:
+    """On a busy machine the engine may be closed before the thread tells that a dead guest's word changed."""
+    module = await threaded.compile(basic())
+    async with await answering().instantiate(module) as instance:
+        running = asyncio.create_task(instance.call("spin"))
+        await until(lambda: "running" in repr(instance))
+        waiter = threaded._waiter
+        assert isinstance(waiter, ThreadWaiter)
+        asyncio.get_running_loop().remove_reader(waiter._event)
+        await threaded.aclose()
+        with pytest.raises(vm.SandboxDiedError, match="SIGKILL"):
+            await running
+        assert not running.cancelled()
 
 
 async def test_more_guests_than_a_thread_waits_for(nothing_left: Census) -> None:
