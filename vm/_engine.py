@@ -67,6 +67,7 @@ class Engine:
         self._admission = Admission(self._max_running())
         self._counters = Counters()
         self._monitor: Monitor | None = None
+        self._closing: asyncio.Task[None] | None = None
         # of the instances that are open
         self._executions: set[Execution] = set()
         self._yielded = 0
@@ -116,7 +117,9 @@ class Engine:
     async def aclose(self) -> None:
         """Kills every process, waits until all are dead and frees everything. May be called again."""
         self._open = False
-        closing = asyncio.create_task(self._close())
+        if self._closing is None or self._closing.done():
+            self._closing = asyncio.create_task(self._close())
+        closing = self._closing  # one for all who close it at once: each returns when everything is gone
         cancelled: asyncio.CancelledError | None = None
         while not closing.done():
             # nothing may outlive this: it takes milliseconds, and every wait in it ends with a death

@@ -106,11 +106,18 @@ async def test_closing_while_a_host_function_is_awaited(nothing_left: Census) ->
     await instance.aclose()
 
 
-async def test_closing_from_two_tasks(nothing_left: Census) -> None:
+async def test_closing_from_several_tasks(nothing_left: Census) -> None:
+    async def close() -> set[int]:
+        await engine.aclose()
+        return children()
+
     async with vm.Engine() as engine:
+        before = children()
         async with await pass_on().instantiate(await engine.compile(basic())) as instance:
             assert await instance.call("add", 1, 2) == 3
-        await asyncio.gather(*(engine.aclose() for _ in range(5)))
+        assert before
+        # nothing is left for whoever of them returns first
+        assert await asyncio.gather(*(close() for _ in range(5))) == [set()] * 5
 
 
 async def test_an_exception_in_the_body_closes_it(nothing_left: Census) -> None:
