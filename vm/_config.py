@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
-from vm._limits import Limits
+from vm._limits import CgroupLimits, Limits
 from vm.gas import CostModel
 
 Sandbox: TypeAlias = Literal["linux", "generic"]
@@ -56,6 +56,8 @@ class Config:
     max_running: int | None = None
     #: What every guest may use (docs/limits.md).
     limits: Limits = field(default_factory=Limits)
+    #: What all guests together may use, kept by the kernel. With sandbox "linux" only.
+    cgroup: CgroupLimits | None = None
     #: Whether ``pvm top`` shows this engine: its statistics and guests are told at a Unix socket that only this user
     #: can reach, in $XDG_RUNTIME_DIR or a directory under /tmp.
     monitor: bool = False
@@ -79,6 +81,8 @@ class Config:
             raise ValueError("crosscheck compares a worker with the interpreter: it goes with sandbox 'linux'")
         if self.runs_in_process and self.cache_directory is not None:
             raise ValueError("native code from files is not run in this process: cache_directory goes with 'linux'")
+        if self.cgroup is not None and (self.runs_in_process or self.backend == "interpreter"):
+            raise ValueError("a control group keeps processes, and these guests have none: cgroup goes with 'linux'")
         if not 0 <= self.spin <= 1e-3:
             raise ValueError(f"spin is {self.spin} seconds: it must be from 0 to 0.001")
         if self.waiting not in WAITING:

@@ -19,10 +19,12 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
 
 import aioring
 from aioring._features import OPERATIONS
+from vm._cgroup import Cgroup, find_hierarchies
 from vm._config import Config
 from vm._engine import Engine
 from vm._errors import SandboxError, VMError
 from vm._homes import Matter, matrix, try_all
+from vm._limits import CgroupLimits
 from vm._loops import run
 from vm._nursery import Nursery
 from vm._sandbox import ffi, lib
@@ -360,35 +362,18 @@ def _userfaultfd() -> Check:
     return Check(name, found, enables, fix, "optional")
 
 
-_CONTROLLERS: Final = ("cpu", "memory", "pids")
-
-
 def _cgroup() -> Check:
     name, enables = "cgroup controllers", "limits for all guests together"
-    directory = _own_cgroup()
     try:
-        present = (directory / "cgroup.controllers").read_text().split() if directory is not None else None
-    except OSError:
-        present = None
-    if directory is None or present is None:
-        return Check(name, "no cgroup v2", enables, "boot with systemd.unified_cgroup_hierarchy=1", "optional")
-    lacking = [controller for controller in _CONTROLLERS if controller not in present]
-    if lacking:
-        found = f"v2, without {', '.join(lacking)}"
-        return Check(name, found, enables, "have them delegated (systemd: Delegate=yes)", "optional")
-    return Check(name, f"v2: {', '.join(_CONTROLLERS)}", enables, "", "ok")
-
-
-def _own_cgroup() -> Path | None:
-    """The directory of this process in the cgroup v2 hierarchy (cgroups(7)), wherever that is mounted."""
-    try:
-        memberships = Path("/proc/self/cgroup").read_text().splitlines()
-        mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
-    except OSError:
-        return None
-    path = next((line.removeprefix("0::") for line in memberships if line.startswith("0::")), None)
-    root = next((fields[1] for fields in mounts if len(fields) > 2 and fields[2] == "cgroup2"), None)
-    return None if path is None or root is None else Path(root) / path.lstrip("/")
+        there = ", ".join(f"{name} (v{hierarchy.version})" for name, hierarchy in find_hierarchies().items()) or "none"
+        Cgroup(CgroupLimits(memory=1 << 30, processes=1000, cpu=1)).close()
+    except SandboxError as error:
+        found = f"{there}; {error.step.removeprefix('cgroup: ')}"
+        found += "" if error.errno is None else f": {_name(error.errno)}"
+        return Check(name, found, enables, error.remedy, "optional")
+    except OSError as error:
+        return Check(name, f"/proc: {_name(error.errno)}", enables, "mount /proc", "optional")
+    return Check(name, there, enables, "", "ok")
 
 
 # --- Small things -----------------------------------------------------------------------------------------------------

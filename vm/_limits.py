@@ -43,6 +43,35 @@ class Limits:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CgroupLimits:
+    """What all guests of an engine may use together, kept by the kernel (cgroups(7)); None: as much as they want.
+    docs/limits.md says what of it counts, and what happens then.
+
+    Raises ValueError for a value out of range.
+    """
+
+    #: Bytes of memory that their processes were the first to touch.
+    memory: int | None = None
+    #: Processes: each guest that is alive, idle or kept ready is one.
+    processes: int | None = None
+    #: Processors, from 0.01 up: 1.5 is 150 ms of processor time in every 100 ms.
+    cpu: float | None = None
+    #: The group in which one is made for the engine, as /proc/PID/cgroup has it ("/batch/guests"); None: that of this
+    #: process. In version 2 it has to be one that has no processes of its own.
+    parent: str | None = None
+    #: Whether an engine is refused where they cannot be had; else it is a warning in the log of "vm".
+    required: bool = True
+
+    def __post_init__(self) -> None:
+        for name, least in (("memory", 1 << 20), ("processes", 1), ("cpu", 0.01)):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not least <= value < 1 << 63 or (name != "cpu" and not isinstance(value, int)):
+                raise ValueError(f"cgroup limit {name} is {value!r}: it must be a number from {least} up, or None")
+
+
 def _less(first: Number | None, second: Number | None) -> Number | None:
     if first is None or second is None:
         return second if first is None else first

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import functools
 import logging
 import resource
 import weakref
@@ -12,14 +14,17 @@ from collections.abc import Hashable
 from time import monotonic_ns
 from typing import TYPE_CHECKING, cast
 
+from vm._cgroup import Cgroup
 from vm._errors import InstanceStateError, SandboxError
 from vm._nursery import Nursery
 from vm._pool import NOBODY, Pool
 from vm._restore import INLINE
+from vm._threads import in_thread_until
 from vm._worker import Worker
 
 if TYPE_CHECKING:
     from vm._config import Config
+    from vm._limits import CgroupLimits
     from vm._machine import Machine
     from vm._module import Module
     from vm._sandbox import CData
@@ -38,6 +43,7 @@ class LinuxHome:
         self._counters = counters
         self._waiter = waiter
         self._open = True
+        self._cgroup: Cgroup | None = None
         self._nursery: asyncio.Task[Nursery] | None = None
         self._workers: set[Worker] = set()
         self._spawns: set[asyncio.Task[Worker]] = set()
@@ -55,7 +61,17 @@ class LinuxHome:
     async def start(self) -> None:
         """Starts the nursery. Raises `SandboxError` that names the step which failed, and the remedy."""
         _allow_open_files()
+        if self._config.cgroup is not None:
+            await in_thread_until(functools.partial(self._make_cgroup, self._config.cgroup))
         await self._ready_nursery()
+
+    def _make_cgroup(self, limits: CgroupLimits) -> None:
+        try:
+            self._cgroup = Cgroup(limits)
+        except SandboxError as error:
+            if limits.required:
+                raise
+            _LOG.warning("no limits for all guests together: %s", error)
 
     async def aclose(self) -> None:
         """Kills every process, waits until all are dead and frees everything."""
@@ -78,10 +94,13 @@ class LinuxHome:
                 pass
             else:
                 await started.aclose()
+        cgroup, self._cgroup = self._cgroup, None
+        if cgroup is not None:
+            await asyncio.to_thread(cgroup.close)
 
     async def _ready_nursery(self) -> Nursery:
         if self._nursery is None:
-            self._nursery = asyncio.create_task(Nursery.start(self._waiter))
+            self._nursery = asyncio.create_task(Nursery.start(self._waiter, self._cgroup))
         task = self._nursery
         try:
             return await asyncio.shield(task)
@@ -124,6 +143,27 @@ class LinuxHome:
         return worker
 
     async def _new_worker(self, module: Module) -> Worker:
+        while True:
+            try:
+                return await self._spawn_for(module)
+            except SandboxError as error:
+                if error.errno != errno.EAGAIN or not await self._make_room():
+                    raise
+
+    async def _make_room(self) -> bool:
+        """There are as many processes as there may be: waits until that may be another one; False if nothing helps."""
+        ending = self._pool.evict()
+        if ending is None:
+            ending = next((worker for worker in self._workers if worker.doomed and worker.has_process), None)
+        if ending is not None:
+            await ending.gone()
+        elif self._spawns:  # it may be a spare one
+            await asyncio.wait(self._spawns, return_when=asyncio.FIRST_COMPLETED)
+        else:
+            return False
+        return self._open
+
+    async def _spawn_for(self, module: Module) -> Worker:
         task = self._start_spawning(module)
         try:
             return await asyncio.shield(task)
@@ -204,6 +244,8 @@ class LinuxHome:
     def _forget(self, worker: Worker) -> None:
         """Its process is dead."""
         self._counters.killed += 1
+        if not worker.doomed and self._cgroup is not None:
+            worker.out_of_memory = self._cgroup.out_of_memory()
         if worker.doomed:
             _LOG.debug("worker %d is gone", worker.pid)
         else:

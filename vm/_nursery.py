@@ -15,6 +15,7 @@ from vm._errors import SandboxError
 from vm._sandbox import ffi, lib
 
 if TYPE_CHECKING:
+    from vm._cgroup import Cgroup
     from vm._sandbox import CData
     from vm._waiter import Waiter
 
@@ -29,7 +30,8 @@ _REMEDIES: Final = {
     errno.ENOSYS: "use Linux 6.7 or newer; 'pvm doctor' shows what is missing",
     errno.EMFILE: "raise the limit on open files (ulimit -n): it is {files}, and each guest takes two or three",
     errno.ENFILE: "raise the system's limit on open files (sysctl fs.file-max)",
-    errno.EAGAIN: "raise the limit on processes (ulimit -u, sysctl kernel.pid_max)",
+    errno.EAGAIN: "raise the limit on processes (ulimit -u, sysctl kernel.pid_max, pids.max of the control group, "
+    "CgroupLimits.processes)",
     errno.ENOMEM: "free some memory",
 }
 
@@ -45,6 +47,18 @@ def sandbox_error(error: int, what: str) -> SandboxError:
 def step_error(error: int, step: int, who: str) -> SandboxError:
     """The same for a step that the zygote reports."""
     return sandbox_error(error, f"{who}: {ffi.string(lib.sandbox_step_text(step)).decode()}")
+
+
+def pid_of(pidfd: int) -> int:
+    """The process id as /proc tells it (proc(5)); 0 for a process that is gone, or if there is no telling."""
+    try:
+        text = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
+    except OSError:
+        return 0
+    for line in text.splitlines():
+        if line.startswith("Pid:"):
+            return max(int(line.split()[1]), 0)
+    return 0
 
 
 def unused_id(table: str, wanted: int) -> int:
@@ -84,8 +98,9 @@ class Nursery:
         self._control: int = lib.sandbox_nursery_control(handle)
 
     @classmethod
-    async def start(cls, waiter: Waiter) -> Nursery:
-        """Starts one, off the event loop's thread. Raises `SandboxError` that names the step which failed."""
+    async def start(cls, waiter: Waiter, cgroup: Cgroup | None = None) -> Nursery:
+        """Starts one, in a control group, off the event loop's thread. Raises `SandboxError` that names the step which
+        failed."""
 
         def start() -> CData:
             drop, uid, gid = _identity()
@@ -101,7 +116,11 @@ class Nursery:
             if error < 0:
                 raise step_error(error, step[0], "the nursery") if step[0] else sandbox_error(error, "the nursery")
             # a cancelled start has nobody to close it: the garbage collector does
-            return ffi.gc(result[0], lib.sandbox_nursery_destroy)
+            nursery = ffi.gc(result[0], lib.sandbox_nursery_destroy)
+            if cgroup is not None:
+                # before there is a worker: those are born where it is
+                cgroup.add(pid_of(lib.sandbox_nursery_pidfd(nursery)))
+            return nursery
 
         return cls(await asyncio.to_thread(start), waiter)
 
@@ -121,7 +140,7 @@ class Nursery:
                 error = lib.sandbox_worker_receive(worker, self._handle, step)
                 if error == 0:
                     return
-                if error == -errno.EAGAIN:
+                if error == -errno.EAGAIN and not step[0]:  # with a step it is the nursery's answer: no more processes
                     await self._waiter.poll(self._control, select.POLLIN)
                     error = 0
         if error in (-errno.ECONNRESET, -errno.EPIPE):

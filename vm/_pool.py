@@ -77,6 +77,13 @@ class Pool:
                 del module._idle[worker.tenant]
         return reference is not None
 
+    def evict(self) -> Worker | None:
+        """Kills the one that was idle for longest, if there is one."""
+        worker = next(iter(self._idle), None)
+        if worker is not None:
+            self._retire(worker)
+        return worker
+
     def close(self) -> None:
         """Forgets all, and keeps none any more."""
         self._open = False

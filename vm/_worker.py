@@ -12,11 +12,10 @@ import signal
 import time
 import weakref
 from collections.abc import Callable, Hashable
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vm._errors import SandboxDiedError, SandboxError
-from vm._nursery import Nursery, sandbox_error, step_error
+from vm._nursery import Nursery, pid_of, sandbox_error, step_error
 from vm._pool import NOBODY
 from vm._restore import INLINE, restore
 from vm._sandbox import ffi, lib
@@ -52,6 +51,7 @@ class Worker:
         "guest",
         "handle",
         "memories",
+        "out_of_memory",
         "pid",
         "snapshot",
         "tenant",
@@ -80,6 +80,8 @@ class Worker:
         self.pid = 0
         #: Whether its death was seen.
         self.dead = False
+        #: Whether the kernel killed it because all guests together had too much memory.
+        self.out_of_memory = False
         #: Whether it was killed: no instance may get it any more, dead yet or not.
         self.doomed = False
 
@@ -89,7 +91,7 @@ class Worker:
         pidfd = lib.sandbox_worker_pidfd(self.handle)
         self._watch = asyncio.create_task(self._see_death(pidfd, on_death))
         pid = lib.sandbox_worker_pid(self.handle)
-        self.pid = pid if pid > 0 else _pid_of(pidfd)
+        self.pid = pid if pid > 0 else pid_of(pidfd)  # kernels before 6.13 do not tell it otherwise
         event = await self.wait()
         if event == lib.SANDBOX_FINISHED:
             return
@@ -202,7 +204,7 @@ class Worker:
     def death(self) -> SandboxDiedError:
         """The exception that tells how the process died."""
         status = lib.sandbox_worker_wait_status(self.handle)
-        return SandboxDiedError(self.pid, _describe(status))
+        return SandboxDiedError(self.pid, _describe(status, self.out_of_memory))
 
     async def _see_death(self, pidfd: int, on_death: Callable[[Worker], None]) -> None:
         await self._waiter.poll(pidfd, select.POLLIN)
@@ -213,23 +215,12 @@ class Worker:
         on_death(self)
 
 
-def _pid_of(pidfd: int) -> int:
-    """The process id as /proc tells it (proc(5)), for kernels whose pidfds do not; 0 if there is no telling."""
-    try:
-        text = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
-    except OSError:
-        return 0
-    for line in text.splitlines():
-        if line.startswith("Pid:"):
-            return int(line.split()[1])
-    return 0
-
-
-def _describe(status: int) -> str:
+def _describe(status: int, out_of_memory: bool) -> str:
     if status < 0:
         return "killed, or ended by itself"
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         why = " (a system call that it may not make)" if number == signal.SIGSYS else ""
+        why = " (the memory limit of all guests, CgroupLimits.memory)" if out_of_memory else why
         return f"killed by {signal.Signals(number).name}{why}"
     return f"exit status {os.WEXITSTATUS(status)}"

@@ -309,6 +309,11 @@ int sandbox_nursery_control(const sandbox_nursery *nursery)
     return nursery->control;
 }
 
+int sandbox_nursery_pidfd(const sandbox_nursery *nursery)
+{
+    return nursery->pidfd;
+}
+
 void sandbox_nursery_kill(sandbox_nursery *nursery)
 {
     if (nursery->pidfd >= 0 && nursery->owner == getpid())

@@ -108,6 +108,8 @@ typedef struct sandbox_nursery sandbox_nursery;
 int sandbox_nursery_start(uint32_t drop, uint32_t uid, uint32_t gid, sandbox_nursery **nursery, uint32_t *step);
 /* Readable when a reply can be received, or when the nursery is gone. Owned by the nursery. */
 int sandbox_nursery_control(const sandbox_nursery *nursery);
+/* Owned by the nursery. */
+int sandbox_nursery_pidfd(const sandbox_nursery *nursery);
 /* Kills it, and with it every worker. */
 void sandbox_nursery_kill(sandbox_nursery *nursery);
 /* Kills, waits for the death (milliseconds), reaps and frees. NULL is allowed. */

@@ -19,6 +19,7 @@ import vm
 EXPORTS = {
     "AssemblyError",
     "Caller",
+    "CgroupLimits",
     "CompileError",
     "Config",
     "CostModel",
