@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
-from aioring.fs._raw import RawFile
+from aioring.fs._raw import RawFile, read_lines
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -180,14 +180,7 @@ class BufferedFile:
 
     async def readlines(self, hint: int | None = -1) -> list[bytes]:
         """Read lines, until their sizes sum up to more than `hint`, if that is above 0."""
-        lines: list[bytes] = []
-        total = 0
-        async for line in self:
-            lines.append(line)
-            total += len(line)
-            if hint is not None and 0 < hint < total:
-                break
-        return lines
+        return await read_lines(self, hint)
 
     # ---- writing -----------------------------------------------------------------------------------------------
 
@@ -363,6 +356,10 @@ class BufferedFile:
         finally:
             self._pending.clear()
             await self.raw.close()
+
+    async def aclose(self) -> None:
+        """As `close`, for anyio and `contextlib.aclosing`."""
+        await self.close()
 
     def __del__(self) -> None:
         if self._pending and self.raw._fd >= 0 and self.raw._regular:

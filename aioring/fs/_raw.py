@@ -7,9 +7,9 @@ import asyncio
 import io
 import os
 import warnings
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, AnyStr, Self, TypeVar
 
 from aioring import _loop
 from aioring._ring import Ring
@@ -24,6 +24,18 @@ FutureT = TypeVar("FutureT", bound=asyncio.Future[Any])
 # What is asked for where the size of the rest is not known.
 _CHUNK = 64 * 1024
 _BLOCK = 4096
+
+
+async def read_lines(file: AsyncIterable[AnyStr], hint: int | None) -> list[AnyStr]:
+    """For readlines(): lines, until their sizes sum up to more than `hint`, if that is above 0."""
+    lines: list[AnyStr] = []
+    total = 0
+    async for line in file:
+        lines.append(line)
+        total += len(line)
+        if hint is not None and 0 < hint < total:
+            break
+    return lines
 
 
 class RawFile(_loop.File):
@@ -146,6 +158,10 @@ class RawFile(_loop.File):
                 break
         return bytes(line)
 
+    async def readlines(self, hint: int | None = -1) -> list[bytes]:
+        """Read lines, until their sizes sum up to more than `hint`, if that is above 0."""
+        return await read_lines(self, hint)
+
     async def write(self, data: ReadableBuffer) -> int:
         """Write; how many bytes. All of them, if the file is regular."""
         count: int = await self._in_turn(self._write(data))
@@ -243,6 +259,10 @@ class RawFile(_loop.File):
                 return
             self._closed = self._loop.create_task(self._close(idle))
         await asyncio.shield(self._closed)
+
+    async def aclose(self) -> None:
+        """As `close`, for anyio and `contextlib.aclosing`."""
+        await self.close()
 
     async def _close(self, idle: asyncio.Future[None] | None) -> None:
         try:

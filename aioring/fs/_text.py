@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from aioring.fs._buffered import BufferedFile
+from aioring.fs._raw import read_lines
 
 _NEWLINES = (None, "", "\n", "\r", "\r\n")
 _CHUNK = 8192
@@ -197,14 +198,7 @@ class TextFile:
 
     async def readlines(self, hint: int | None = -1) -> list[str]:
         """Read lines, until their lengths sum up to more than `hint`, if that is above 0."""
-        lines: list[str] = []
-        total = 0
-        async for line in self:
-            lines.append(line)
-            total += len(line)
-            if hint is not None and 0 < hint < total:
-                break
-        return lines
+        return await read_lines(self, hint)
 
     # ---- writing -----------------------------------------------------------------------------------------------
 
@@ -366,6 +360,10 @@ class TextFile:
     async def close(self) -> None:
         """Write what the buffer has, and close; the file is closed even if that fails."""
         await self.buffer.close()
+
+    async def aclose(self) -> None:
+        """As `close`, for anyio and `contextlib.aclosing`."""
+        await self.close()
 
     async def __aenter__(self) -> Self:
         self.buffer.raw._check_open()

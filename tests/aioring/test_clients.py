@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Frameworks that know nothing of aioring, unchanged in its loop: anyio, pytest-asyncio, uvicorn, aiohttp, httpx."""
+"""Frameworks that know nothing of aioring, unchanged in its loop: pytest-asyncio, uvicorn, aiohttp, httpx."""
 
 import asyncio
 import contextlib
-import os
 import subprocess
 import sys
 import threading
@@ -11,11 +10,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 
 import aioring
-import aioring.fs
 
 in_our_loop = pytest.mark.asyncio(loop_factories=["aioring"])
 _HOW = "pip install --group clients"
@@ -23,63 +20,6 @@ _HOW = "pip install --group clients"
 
 def need(name: str) -> Any:
     return pytest.importorskip(name, reason=f"{name} is missing: {_HOW}")
-
-
-# --- anyio ---
-
-
-def test_anyio(tmp_path: Path) -> None:
-    async def main() -> list[str]:
-        assert isinstance(asyncio.get_running_loop(), aioring.EventLoop)
-        async with await anyio.open_file(tmp_path / "file", "w+") as file:
-            await file.write("text")
-            await file.seek(0)
-            found = [await file.read()]
-        found.append(await anyio.Path(tmp_path / "file").read_text())
-        process = await anyio.run_process([sys.executable, "-c", "print('from a child')"])
-        found.append(process.stdout.decode().strip())
-        found.append(await anyio.to_thread.run_sync(lambda: "from a thread"))
-        send, receive = anyio.create_memory_object_stream[str](1)
-        async with anyio.create_task_group() as group, send, receive:
-            group.start_soon(send.send, "from a task")
-            found.append(await receive.receive())
-        with anyio.move_on_after(0.01) as scope:
-            await anyio.sleep_forever()
-        assert scope.cancelled_caught
-        async with aioring.fs.open(tmp_path / "file") as ours:
-            with anyio.fail_after(5):
-                found.append(await ours.read())
-        return found
-
-    found = anyio.run(main, backend="asyncio", backend_options={"loop_factory": aioring.new_event_loop})
-    assert found == ["text", "text", "from a child", "from a thread", "from a task", "text"]
-
-
-@in_our_loop
-async def test_anyio_cancels_a_read() -> None:
-    source, sink = os.pipe()
-    async with aioring.fs.open(source, "rb", 0) as reader, aioring.fs.open(sink, "wb", 0):
-        with anyio.move_on_after(0.01) as scope:
-            await reader.read(1)
-        assert scope.cancelled_caught
-
-
-@in_our_loop
-async def test_anyio_streams() -> None:
-    async def echo(stream: Any) -> None:
-        async with stream:
-            with contextlib.suppress(anyio.EndOfStream):
-                while True:
-                    await stream.send(await stream.receive())
-
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    async with listener, anyio.create_task_group() as group:
-        group.start_soon(listener.serve, echo)
-        port = listener.extra(anyio.abc.SocketAttribute.local_port)
-        async with await anyio.connect_tcp("127.0.0.1", port) as client:
-            await client.send(b"hello")
-            assert await client.receive() == b"hello"
-        group.cancel_scope.cancel()
 
 
 # --- pytest-asyncio: the recipe of docs/event-loop.md ---

@@ -93,6 +93,9 @@ async def test_the_position(raw: fs.RawFile) -> None:
     await raw.writelines([b"\n", b"x\n", b"y"])
     await raw.seek(0)
     assert [line async for line in raw] == [b"0abcdef\n", b"x\n", b"y"]
+    await raw.seek(0)
+    assert await raw.readlines(1) == [b"0abcdef\n"]
+    assert await raw.readlines() == [b"x\n", b"y"]
     with pytest.raises(OSError, match="Invalid argument"):
         await raw.seek(-1)
 
