@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import gc
 import logging
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from processes import until
+from processes import until, wait_for_death, watch
 
 import aioring
 
@@ -90,12 +91,14 @@ def test_a_loop_closed_before_the_child_ends(count_fds: Callable[[], int]) -> No
     loop = aioring.new_event_loop()
     process = loop.run_until_complete(asyncio.create_subprocess_exec("/bin/sleep", "1000"))
     pid = process.pid
-    loop.close()
-    del loop, process
-    gc.collect()
+    with watch(pid) as pidfds:
+        loop.close()
+        del loop, process
+        gc.collect()
+        wait_for_death(*pidfds.values())  # asyncio's transport kills it
     assert count_fds() == before
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    with contextlib.suppress(ChildProcessError):  # the subprocess module reaps it, if it was dead soon enough
+        os.waitpid(pid, 0)
 
 
 def test_an_exit_status_that_somebody_else_read(caplog: pytest.LogCaptureFixture) -> None:
