@@ -88,7 +88,7 @@ def objects() -> Counter[str]:
         {
             f"{kind.__module__}.{kind.__qualname__}": count
             for kind, count in types.items()
-            if kind.__module__.split(".")[0] in modules
+            if str(kind.__module__).split(".")[0] in modules  # some types of Cython have a descriptor there
         }
     )
 
