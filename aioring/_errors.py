@@ -6,6 +6,7 @@
     Exception
     └── AioringError
         ├── RingUnavailableError (OSError)          io_uring is missing, blocked or too old
+        ├── UserfaultfdUnavailableError (OSError)   userfaultfd is missing, forbidden or too old
         ├── UnsupportedOperationError               the kernel lacks this operation
         └── RingStateError (RuntimeError)           the ring cannot be used like this
             ├── RingClosedError                     it is closed, or was while the operation ran
@@ -26,6 +27,10 @@ class AioringError(Exception):
 
 class RingUnavailableError(AioringError, OSError):
     """io_uring cannot be used here. `errno` is what io_uring_setup(2) said; the message says why, and the remedy."""
+
+
+class UserfaultfdUnavailableError(AioringError, OSError):
+    """userfaultfd cannot be used here. `errno` is what userfaultfd(2) said; the message says why, and the remedy."""
 
 
 class UnsupportedOperationError(AioringError):
@@ -51,7 +56,7 @@ class RingClosedError(RingStateError):
 
 
 class RingForkedError(RingClosedError):
-    """The ring was made before a fork() and belongs to the parent; a child makes its own."""
+    """The ring, or userfaultfd, was made before a fork() and belongs to the parent; a child makes its own."""
 
 
 class RingOwnerError(RingStateError):
@@ -95,3 +100,35 @@ def _reason(code: int) -> str:
             return f"aioring needs Linux 5.11, this is {os.uname().release}"
         case _:
             return "see io_uring_setup(2)"
+
+
+def userfaultfd_unavailable(code: int, user_mode_only: bool) -> OSError:
+    """The exception for a failed userfaultfd(2); `code` is a positive errno."""
+    if code in (errno.EMFILE, errno.ENFILE):
+        return OSError(code, os.strerror(code))
+    reason = _userfaultfd_reason(code, user_mode_only)
+    return UserfaultfdUnavailableError(code, f"userfaultfd is unavailable: {os.strerror(code)}; {reason}")
+
+
+def _userfaultfd_reason(code: int, user_mode_only: bool) -> str:
+    match code:
+        case errno.ENOSYS:
+            return (
+                "the kernel was built without it (CONFIG_USERFAULTFD) or a seccomp filter hides it: "
+                "use another kernel, or open the filter"
+            )
+        case errno.EPERM if user_mode_only:
+            return (
+                "a seccomp filter or security module forbids it, as container engines do by default: "
+                "allow userfaultfd there"
+            )
+        case errno.EPERM:
+            return (
+                "faults in the kernel need CAP_SYS_PTRACE, access to /dev/userfaultfd (Linux 6.1) or "
+                "vm.unprivileged_userfaultfd=1 (sysctl), and no seccomp filter that forbids it: "
+                "do with user_mode_only=True"
+            )
+        case errno.EINVAL if user_mode_only:
+            return f"user_mode_only needs Linux 5.11, this is {os.uname().release}"
+        case _:
+            return "see userfaultfd(2)"

@@ -13,7 +13,7 @@ import time
 import warnings
 import weakref
 from asyncio import _get_running_loop
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from enum import Enum
 from itertools import count
 from threading import get_native_id
@@ -465,13 +465,26 @@ class Ring(FileOperations):
                     operation._stop = Stop.CLOSED
                 self._prepare(lib.uring_cancel, number)
             again = time.monotonic() + _PATIENCE
-            try:
-                while self._in_flight and time.monotonic() < again:
-                    self._poll(round(_PATIENCE * 1e9))
-            except RuntimeError:
-                # The loop is closed and takes no more callbacks. The future is done all the same.
-                if self._home is None or not self._home.is_closed():
-                    raise
+            while self._in_flight and time.monotonic() < again:
+                self._poll_last()
+
+    def _end(self, operations: Collection[Operation[Any]]) -> None:
+        """Cancel some operations and see them end, as they hold what else the kernel would let go of."""
+        numbers = [operation._number for operation in operations]
+        for operation in operations:
+            operation._stop = operation._stop or Stop.STOPPED
+            self._prepare(lib.uring_cancel, operation._number)
+        while not self._in_flight.keys().isdisjoint(numbers):
+            self._poll_last()
+
+    def _poll_last(self) -> None:
+        """Wait a little for completions, even if nobody is told of them any more."""
+        try:
+            self._poll(round(_PATIENCE * 1e9))
+        except RuntimeError:
+            # The loop is closed and takes no more callbacks. The future is done all the same.
+            if self._home is None or not self._home.is_closed():
+                raise
 
     def _free(self) -> None:
         handle, self._handle = self._handle, _NO_HANDLE

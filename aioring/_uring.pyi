@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# The cffi extension of native/uring: uring_api.h, and of cffi what aioring uses.
+# The cffi extension of native/uring: uring_api.h and userfaultfd_api.h, and of cffi what aioring uses.
 from collections.abc import Callable
 from typing import Any, NewType, Protocol
 
@@ -12,6 +12,14 @@ class _Info(Protocol):
     fd: int
     features: int
     completions: int
+
+class UserfaultfdFile(Protocol):
+    fd: int
+
+class _Fault(Protocol):
+    address: int
+    flags: int
+    thread: int
 
 Handle = NewType("Handle", object)
 CData = Any
@@ -62,6 +70,28 @@ class _Library:
     def uring_cancel(self, ring: Handle, number: int) -> int: ...
     def uring_watch(self, ring: Handle, fd: int, mask: int) -> int: ...
     def uring_unwatch(self, ring: Handle, fd: int) -> int: ...
+    def userfaultfd_open(self, uffd: UserfaultfdFile, user_mode_only: bool) -> int: ...
+    def userfaultfd_api(self, uffd: UserfaultfdFile, features: int, available: CData) -> int: ...
+    def userfaultfd_close(self, uffd: UserfaultfdFile) -> None: ...
+    def userfaultfd_abandon(self, uffd: UserfaultfdFile) -> None: ...
+    def userfaultfd_read(self, uffd: UserfaultfdFile, out: _Fault) -> int: ...
+    def userfaultfd_register(
+        self, uffd: UserfaultfdFile, address: int, length: int, missing: bool, write_protect: bool
+    ) -> int: ...
+    def userfaultfd_unregister(self, uffd: UserfaultfdFile, address: int, length: int) -> int: ...
+    def userfaultfd_copy(
+        self,
+        uffd: UserfaultfdFile,
+        address: int,
+        data: CData,
+        length: int,
+        wake: bool,
+        write_protect: bool,
+        done: CData,
+    ) -> int: ...
+    def userfaultfd_zero(self, uffd: UserfaultfdFile, address: int, length: int, done: CData) -> int: ...
+    def userfaultfd_write_protect(self, uffd: UserfaultfdFile, address: int, length: int, on: bool) -> int: ...
+    def userfaultfd_wake(self, uffd: UserfaultfdFile, address: int, length: int) -> int: ...
 
 class _Ffi:
     NULL: CData

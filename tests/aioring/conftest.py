@@ -2,12 +2,15 @@
 """Every async test here runs in each home of a ring: as a guest of asyncio's loop or uvloop's, and driving its own."""
 
 import asyncio
+import concurrent.futures
 import contextlib
 import importlib.util
+import mmap
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,3 +61,35 @@ def pipe() -> Iterator[tuple[int, int]]:
 @pytest.fixture
 def count_fds() -> Callable[[], int]:
     return lambda: len(list(Path("/proc/self/fd").iterdir()))
+
+
+# ---- page faults: see faults.py ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def memory() -> Iterator[mmap.mmap]:
+    """Private memory without a page. Its close() fails if something still has it."""
+    from faults import private  # beside this, as the tests find it
+
+    made = private()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pool(memory: mmap.mmap) -> Iterator[concurrent.futures.ThreadPoolExecutor]:
+    """Threads that touch memory; they end after the userfaultfd, which lets go of those that wait."""
+    with concurrent.futures.ThreadPoolExecutor(64) as made:
+        yield made
+
+
+@pytest.fixture
+def uffd(ring: aioring.Ring, pool: concurrent.futures.ThreadPoolExecutor) -> Iterator[aioring.Userfaultfd]:
+    with aioring.Userfaultfd(ring) as made:
+        yield made
+
+
+@pytest.fixture
+def start(pool: concurrent.futures.ThreadPoolExecutor) -> Callable[..., asyncio.Future[Any]]:
+    """Calls a function in a thread of its own."""
+    return lambda call, *arguments: asyncio.wrap_future(pool.submit(call, *arguments))

@@ -9,6 +9,7 @@ def test_exports() -> None:
     assert sorted(aioring.__all__) == [
         "AioringError",
         "EventLoop",
+        "Fault",
         "Feature",
         "Features",
         "Operation",
@@ -19,6 +20,9 @@ def test_exports() -> None:
         "RingStateError",
         "RingUnavailableError",
         "UnsupportedOperationError",
+        "Userfaultfd",
+        "UserfaultfdFeature",
+        "UserfaultfdUnavailableError",
         "features",
         "new_event_loop",
         "open_ring",
