@@ -101,6 +101,7 @@ class Episode:
         backend, sandbox = rng.choices(
             [("recompiler", "linux"), ("recompiler", "generic"), ("interpreter", "linux")], [8, 1, 1]
         )[0]
+        processes = (backend, sandbox) == ("recompiler", "linux")
         self.engine = vm.Engine(
             vm.Config(
                 backend=backend,  # type: ignore[arg-type]
@@ -111,6 +112,7 @@ class Episode:
                 spare_workers=rng.randrange(3),
                 max_idle_workers=rng.choice([0, 4, 64]),
                 max_running=rng.choice([None, 0, 1, 2]),
+                cgroup=rng.choice([None, vm.CgroupLimits(processes=12, required=False)]) if processes else None,
             )
         )
 
