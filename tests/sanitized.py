@@ -69,6 +69,7 @@ SHELLS = (
 
 RESIDENT = (
     "tests/vm/test_memory_pages.py::test_freed_pages_go_back",
+    "tests/vm/test_memory_pages.py::test_zeroing_what_was_never_touched",
     *(
         f"tests/security/test_lifecycle.py::test_{name}"
         for name in ("a_thousand_runs", "a_hundred_modules", "engines_come_and_go", "failures")
@@ -92,6 +93,7 @@ SKIPPED: dict[str, dict[str, str]] = {
         "tests/vm/test_generic.py::test_a_forked_child": "starts threads after a fork, which the sanitizer does not",
         "tests/vm/test_generic_signals.py::test_a_handler_of_c": "checks a handler's mask, to which more is added",
         "tests/vm/test_generic.py::test_a_thousand_alive": "has no room for a thousand times 4 GiB of addresses",
+        "tests/security/test_generic_code.py::test_random": "has no room for 300 times 4 GiB of addresses",
     },
 }
 

@@ -30,7 +30,7 @@ from vm._errors import (
 )
 from vm._instance import Instance
 from vm._interrupts import Finished, HostCall, Interrupt, Interrupted, OutOfGas, PageFault, Step, Trap
-from vm._limits import Limits
+from vm._limits import CgroupLimits, Limits
 from vm._linker import Caller, Linker
 from vm._memory import Memory
 from vm._module import Module
@@ -48,6 +48,7 @@ from vm.program import Export, ProgramBlob
 __all__ = [
     "AssemblyError",
     "Caller",
+    "CgroupLimits",
     "CompileError",
     "Config",
     "CostModel",
