@@ -217,13 +217,6 @@ PyObject *core_listen(Core *core, PyObject *const *args, Py_ssize_t count);
 /* streams.c */
 int streams_init(PyObject *module, PyObject *reader, PyObject *writer);
 
-/* coroutine.c */
-/* Raises StopIteration with a value, whose reference it takes. NULL. */
-PyObject *stop_iteration(PyObject *value);
-/* Raises what throw() was given. NULL. */
-PyObject *raise_thrown(PyObject *const *args, Py_ssize_t count);
-void warn_never_awaited(PyTypeObject *type, const char *name);
-
 /* errors.c */
 /* What a weak reference refers to, with a reference of its own; NULL if it is gone. */
 PyObject *weak_target(PyObject *weak);

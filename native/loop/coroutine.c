@@ -1,20 +1,73 @@
 /* SPDX-License-Identifier: MIT */
-#include "core.h"
+#include "coroutine.h"
 
-/* What the coroutines in C (socket.c, streams.c) have in common. */
-
-PyObject *stop_iteration(PyObject *value)
+bool coroutine_check(const Coroutine *coroutine)
 {
-    PyObject *error = PyObject_CallOneArg(PyExc_StopIteration, value);
+    if (coroutine->state == DONE)
+        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+    return coroutine->state != DONE;
+}
 
+/* ---- waiting --------------------------------------------------------------------------------------------------------- */
+
+PyObject *coroutine_wait(Coroutine *coroutine, Core *core)
+{
+    PyObject *waiter = core_create_future(core, NULL);
+
+    if (waiter == NULL)
+        return NULL;
+    /* What `await future` does before it yields the future to the task. */
+    if (PyObject_SetAttr(waiter, loop_state.str__asyncio_future_blocking, Py_True) != 0) {
+        Py_DECREF(waiter);
+        return NULL;
+    }
+    Py_XSETREF(coroutine->waiter, Py_NewRef(waiter));
+    return waiter;
+}
+
+void future_wake(PyObject *future)
+{
+    PyObject *done = PyObject_CallMethodOneArg(future, loop_state.str_set_result, Py_None);
+
+    if (done == NULL)
+        PyErr_Clear(); /* cancelled just now: throw() is to come */
+    Py_XDECREF(done);
+}
+
+void coroutine_wake(Coroutine *coroutine)
+{
+    PyObject *waiter = coroutine->waiter;
+
+    if (waiter != NULL) {
+        coroutine->waiter = NULL;
+        future_wake(waiter);
+        Py_DECREF(waiter);
+    }
+}
+
+/* ---- the methods ----------------------------------------------------------------------------------------------------- */
+
+PyObject *coroutine_send(PyObject *coroutine, PyObject *value)
+{
+    PyObject *result;
+    PyObject *error;
+
+    if (Py_TYPE(coroutine)->tp_as_async->am_send(coroutine, value, &result) != PYGEN_RETURN)
+        return result;
+    error = PyObject_CallOneArg(PyExc_StopIteration, result);
     if (error != NULL)
         PyErr_SetObject(PyExc_StopIteration, error);
     Py_XDECREF(error);
-    Py_DECREF(value);
+    Py_DECREF(result);
     return NULL;
 }
 
-PyObject *raise_thrown(PyObject *const *args, Py_ssize_t count)
+PyObject *coroutine_next(PyObject *coroutine)
+{
+    return coroutine_send(coroutine, Py_None);
+}
+
+PyObject *coroutine_raise(PyObject *const *args, Py_ssize_t count)
 {
     PyObject *type = count > 0 ? args[0] : NULL;
 
@@ -29,12 +82,39 @@ PyObject *raise_thrown(PyObject *const *args, Py_ssize_t count)
     return NULL;
 }
 
-void warn_never_awaited(PyTypeObject *type, const char *name)
+static PyObject *get_name(PyObject *coroutine, void *Py_UNUSED(closure))
+{
+    return PyUnicode_FromString(((Coroutine *)coroutine)->name);
+}
+
+static PyObject *get_await(PyObject *coroutine, void *Py_UNUSED(closure))
+{
+    PyObject *waiter = ((Coroutine *)coroutine)->waiter;
+
+    return Py_NewRef(waiter != NULL ? waiter : Py_None);
+}
+
+static PyObject *get_running(PyObject *Py_UNUSED(coroutine), void *Py_UNUSED(closure))
+{
+    Py_RETURN_FALSE; /* Python code that asks never runs inside */
+}
+
+PyGetSetDef coroutine_getset[] = {
+    {"__name__", get_name, NULL, NULL, NULL},
+    {"__qualname__", get_name, NULL, NULL, NULL},
+    {"cr_await", get_await, NULL, "What it waits for, or None.", NULL},
+    {"cr_running", get_running, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+void coroutine_warn(const Coroutine *coroutine)
 {
     PyObject *kind, *error, *traceback;
 
+    if (coroutine->state != NEW)
+        return;
     PyErr_Fetch(&kind, &error, &traceback);
-    if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "coroutine '%s' was never awaited", name) != 0)
-        PyErr_WriteUnraisable((PyObject *)type);
+    if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "coroutine '%s' was never awaited", coroutine->name) != 0)
+        PyErr_WriteUnraisable((PyObject *)Py_TYPE(coroutine));
     PyErr_Restore(kind, error, traceback);
 }

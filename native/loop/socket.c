@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "core.h"
+#include "coroutine.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -13,19 +13,16 @@
 enum kind { RECV, RECV_INTO, SENDALL, ACCEPT, CALL_TO_READ, CALL_TO_WRITE };
 
 typedef struct SocketCall {
-    PyObject_HEAD
+    COROUTINE_HEAD
     Core *core;
     PyObject *sock;
     PyObject *method; /* for ACCEPT and CALL_*: the name of the socket's method, */
     PyObject *args; /* and its arguments */
-    PyObject *waiter; /* the future that the awaiting task sees; NULL: none */
-    const char *name;
     struct operation poll;
     Py_buffer view; /* of RECV_INTO and SENDALL */
     Py_ssize_t size; /* of RECV; sent so far, of SENDALL */
     int fd;
     enum kind kind;
-    enum { NEW, RUNNING, DONE } state;
 } SocketCall;
 
 /* ---- the attempts: 1 with a result, 0 to wait, -1 ----------------------------------------------------------------- */
@@ -138,17 +135,8 @@ static int try(SocketCall *call, PyObject **result)
 static void polled(Core *Py_UNUSED(core), struct operation *operation, int32_t Py_UNUSED(result), bool Py_UNUSED(more))
 {
     SocketCall *call = (SocketCall *)(void *)((char *)operation - offsetof(SocketCall, poll));
-    PyObject *waiter = call->waiter;
-    PyObject *done;
 
-    if (waiter == NULL)
-        return;
-    call->waiter = NULL;
-    done = PyObject_CallMethodOneArg(waiter, loop_state.str_set_result, Py_None);
-    if (done == NULL)
-        PyErr_Clear(); /* cancelled just now: throw() is to come */
-    Py_XDECREF(done);
-    Py_DECREF(waiter);
+    coroutine_wake((Coroutine *)call);
 }
 
 /* Nobody else may read what is to come: a transport on the same socket does. */
@@ -189,18 +177,12 @@ static PyObject *wait_for_socket(SocketCall *call)
         core_raise_no_ring(core);
         return NULL;
     }
-    waiter = core_create_future(core, NULL);
+    waiter = coroutine_wait((Coroutine *)call, core);
     if (waiter == NULL)
         return NULL;
-    /* What `await future` does before it yields the future to the task. */
-    if (PyObject_SetAttr(waiter, loop_state.str__asyncio_future_blocking, Py_True) != 0) {
-        Py_DECREF(waiter);
-        return NULL;
-    }
     call->poll.fd = call->fd;
     call->poll.mask = call->kind == SENDALL || call->kind == CALL_TO_WRITE ? POLLOUT : POLLIN;
     operation_start(core, &call->poll, (PyObject *)call);
-    call->waiter = Py_NewRef(waiter);
     return waiter;
 }
 
@@ -280,10 +262,8 @@ static PySendResult call_send(SocketCall *call, PyObject *Py_UNUSED(value), PyOb
     int tried;
 
     *result = NULL;
-    if (call->state == DONE) {
-        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+    if (!coroutine_check((Coroutine *)call))
         return PYGEN_ERROR;
-    }
     tried = call->state == NEW ? try_first(call, result) : try(call, result);
     call->state = RUNNING;
     if (tried == 0) {
@@ -298,43 +278,16 @@ static PySendResult call_send(SocketCall *call, PyObject *Py_UNUSED(value), PyOb
 
 /* ---- a coroutine ---------------------------------------------------------------------------------------------------- */
 
-static PyObject *call_next(SocketCall *call)
-{
-    PyObject *result;
-
-    return call_send(call, Py_None, &result) == PYGEN_RETURN ? stop_iteration(result) : result;
-}
-
-static PyObject *call_send_method(SocketCall *call, PyObject *Py_UNUSED(value))
-{
-    return call_next(call);
-}
-
 static PyObject *call_throw(SocketCall *call, PyObject *const *args, Py_ssize_t count)
 {
     finish(call);
-    return raise_thrown(args, count);
+    return coroutine_raise(args, count);
 }
 
 static PyObject *call_close(SocketCall *call, PyObject *Py_UNUSED(unused))
 {
     finish(call);
     Py_RETURN_NONE;
-}
-
-static PyObject *call_name(SocketCall *call, void *Py_UNUSED(closure))
-{
-    return PyUnicode_FromString(call->name);
-}
-
-static PyObject *call_awaits(SocketCall *call, void *Py_UNUSED(closure))
-{
-    return Py_NewRef(call->waiter != NULL ? call->waiter : Py_None);
-}
-
-static PyObject *call_running(SocketCall *Py_UNUSED(call), void *Py_UNUSED(closure))
-{
-    Py_RETURN_FALSE; /* Python code never runs inside */
 }
 
 static int call_traverse(SocketCall *call, visitproc visit, void *arg)
@@ -365,29 +318,13 @@ static void call_dealloc(SocketCall *call)
     PyTypeObject *type = Py_TYPE(call);
 
     PyObject_GC_UnTrack(call);
-    if (call->state == NEW)
-        warn_never_awaited(type, call->name);
+    coroutine_warn((Coroutine *)call);
     call_clear(call);
     type->tp_free(call);
     Py_DECREF(type);
 }
 
-#define FAST(function) (PyCFunction)(void (*)(void))(function)
-
-static PyMethodDef call_methods[] = {
-    {"send", (PyCFunction)call_send_method, METH_O, "send(value)\n--\n\nStart or go on."},
-    {"throw", FAST(call_throw), METH_FASTCALL, "throw(exception)\n--\n\nGive up, and raise it."},
-    {"close", (PyCFunction)call_close, METH_NOARGS, "close()\n--\n\nGive up."},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyGetSetDef call_getset[] = {
-    {"__name__", (getter)call_name, NULL, NULL, NULL},
-    {"__qualname__", (getter)call_name, NULL, NULL, NULL},
-    {"cr_await", (getter)call_awaits, NULL, "The future it waits for, or None.", NULL},
-    {"cr_running", (getter)call_running, NULL, NULL, NULL},
-    {NULL, NULL, NULL, NULL, NULL},
-};
+static PyMethodDef call_methods[] = COROUTINE_METHODS(call_throw, call_close);
 
 static PyType_Slot call_slots[] = {
     {Py_tp_doc, "A coroutine: a system call on a socket, which waits until it can be made."},
@@ -395,11 +332,8 @@ static PyType_Slot call_slots[] = {
     {Py_tp_traverse, call_traverse},
     {Py_tp_clear, call_clear},
     {Py_tp_methods, call_methods},
-    {Py_tp_getset, call_getset},
-    {Py_am_await, PyObject_SelfIter},
     {Py_am_send, call_send},
-    {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, call_next},
+    COROUTINE_SLOTS,
     {0, NULL},
 };
 
@@ -532,6 +466,8 @@ static PyObject *sock_sendto(Core *core, PyObject *const *args, Py_ssize_t count
                ? with_method(core, "sock_sendto", CALL_TO_WRITE, args[0], args + 1, 2)
                : NULL;
 }
+
+#define FAST(function) (PyCFunction)(void (*)(void))(function)
 
 PyMethodDef socket_methods[] = {
     {"sock_recv", FAST(sock_recv), METH_FASTCALL, "sock_recv(sock, nbytes)\n--\n\nReceive up to nbytes; b'' at the end."},

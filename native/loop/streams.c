@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "core.h"
+#include "coroutine.h"
 #include "stream.h"
 
 /*
@@ -93,12 +93,11 @@ out:
 /* ---- coroutines ------------------------------------------------------------------------------------------------------ */
 
 typedef struct StreamCall {
-    PyObject_HEAD
+    COROUTINE_HEAD
     PyObject *stream; /* StreamReader of read(), StreamWriter of drain() */
     PyObject *inner; /* asyncio's coroutine, where the plain case is not given */
     Py_ssize_t size;
     bool drain;
-    enum { NEW, WAITING, DONE } state;
 } StreamCall;
 
 /* What read() returns from a buffer that is not empty, or at the end. */
@@ -214,7 +213,7 @@ static PySendResult read_step(StreamCall *call, PyObject **result)
         if (eof <= 0) {
             Py_DECREF(buffer);
             *result = eof == 0 ? wait_for_data(call) : NULL;
-            call->state = WAITING;
+            call->state = RUNNING;
             return *result != NULL ? PYGEN_NEXT : PYGEN_ERROR;
         }
     }
@@ -263,7 +262,7 @@ static PySendResult drain_step(StreamCall *call, PyObject *value, PyObject **res
         if (call->inner == NULL)
             return PYGEN_ERROR;
     }
-    call->state = WAITING;
+    call->state = RUNNING;
     return PyIter_Send(call->inner, value, result);
 }
 
@@ -272,35 +271,12 @@ static PySendResult call_send(StreamCall *call, PyObject *value, PyObject **resu
     PySendResult step;
 
     *result = NULL;
-    if (call->state == DONE) {
-        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+    if (!coroutine_check((Coroutine *)call))
         return PYGEN_ERROR;
-    }
     step = call->drain ? drain_step(call, value, result) : read_step(call, result);
     if (step != PYGEN_NEXT)
         call->state = DONE;
     return step;
-}
-
-static PyObject *as_iteration(PySendResult step, PyObject *result)
-{
-    return step == PYGEN_RETURN ? stop_iteration(result) : result;
-}
-
-static PyObject *call_next(StreamCall *call)
-{
-    PyObject *result;
-    PySendResult step = call_send(call, Py_None, &result);
-
-    return as_iteration(step, result);
-}
-
-static PyObject *call_send_method(StreamCall *call, PyObject *value)
-{
-    PyObject *result;
-    PySendResult step = call_send(call, value, &result);
-
-    return as_iteration(step, result);
 }
 
 static PyObject *call_throw(StreamCall *call, PyObject *const *args, Py_ssize_t count)
@@ -314,15 +290,15 @@ static PyObject *call_throw(StreamCall *call, PyObject *const *args, Py_ssize_t 
             call->state = DONE;
         return result;
     }
-    if (call->state == WAITING && PyObject_SetAttr(call->stream, loop_state.str__waiter, Py_None) != 0)
+    if (call->state == RUNNING && PyObject_SetAttr(call->stream, loop_state.str__waiter, Py_None) != 0)
         return NULL;
     call->state = DONE;
-    return raise_thrown(args, count);
+    return coroutine_raise(args, count);
 }
 
 static PyObject *call_close(StreamCall *call, PyObject *Py_UNUSED(unused))
 {
-    bool waiting = call->state == WAITING;
+    bool waiting = call->state == RUNNING;
 
     call->state = DONE;
     if (call->inner != NULL)
@@ -330,16 +306,6 @@ static PyObject *call_close(StreamCall *call, PyObject *Py_UNUSED(unused))
     if (waiting && PyObject_SetAttr(call->stream, loop_state.str__waiter, Py_None) != 0)
         return NULL;
     Py_RETURN_NONE;
-}
-
-static const char *name_of(const StreamCall *call)
-{
-    return call->drain ? "StreamWriter.drain" : "StreamReader.read";
-}
-
-static PyObject *call_name(StreamCall *call, void *Py_UNUSED(closure))
-{
-    return PyUnicode_FromString(name_of(call));
 }
 
 static int call_traverse(StreamCall *call, visitproc visit, void *arg)
@@ -362,27 +328,13 @@ static void call_dealloc(StreamCall *call)
     PyTypeObject *type = Py_TYPE(call);
 
     PyObject_GC_UnTrack(call);
-    if (call->state == NEW)
-        warn_never_awaited(type, name_of(call));
+    coroutine_warn((Coroutine *)call);
     call_clear(call);
     type->tp_free(call);
     Py_DECREF(type);
 }
 
-#define FAST(function) (PyCFunction)(void (*)(void))(function)
-
-static PyMethodDef call_methods[] = {
-    {"send", (PyCFunction)call_send_method, METH_O, "send(value)\n--\n\nStart or go on."},
-    {"throw", FAST(call_throw), METH_FASTCALL, "throw(exception)\n--\n\nGive up, and raise it."},
-    {"close", (PyCFunction)call_close, METH_NOARGS, "close()\n--\n\nGive up."},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyGetSetDef call_getset[] = {
-    {"__name__", (getter)call_name, NULL, NULL, NULL},
-    {"__qualname__", (getter)call_name, NULL, NULL, NULL},
-    {NULL, NULL, NULL, NULL, NULL},
-};
+static PyMethodDef call_methods[] = COROUTINE_METHODS(call_throw, call_close);
 
 static PyType_Slot call_slots[] = {
     {Py_tp_doc, "A coroutine: read() or drain() of a stream."},
@@ -390,11 +342,8 @@ static PyType_Slot call_slots[] = {
     {Py_tp_traverse, call_traverse},
     {Py_tp_clear, call_clear},
     {Py_tp_methods, call_methods},
-    {Py_tp_getset, call_getset},
-    {Py_am_await, PyObject_SelfIter},
     {Py_am_send, call_send},
-    {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, call_next},
+    COROUTINE_SLOTS,
     {0, NULL},
 };
 
@@ -414,6 +363,7 @@ static StreamCall *new_call(PyObject *stream, bool drain)
     if (call != NULL) {
         call->stream = Py_NewRef(stream);
         call->drain = drain;
+        call->name = drain ? "StreamWriter.drain" : "StreamReader.read";
     }
     return call;
 }
@@ -459,6 +409,8 @@ static PyObject *writer_write(PyObject *writer, PyObject *data)
     Py_DECREF(transport);
     return result;
 }
+
+#define FAST(function) (PyCFunction)(void (*)(void))(function)
 
 static PyMethodDef read_method = {
     "read", FAST(reader_read), METH_FASTCALL | METH_KEYWORDS, "read(n=-1)\n--\n\nAs asyncio.StreamReader.read()."};

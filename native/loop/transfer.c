@@ -93,15 +93,6 @@ static void prepare(struct operation *operation, struct io_uring_sqe *sqe)
 
 /* ---- waiting --------------------------------------------------------------------------------------------------------- */
 
-static void wake(PyObject *future)
-{
-    PyObject *done = PyObject_CallMethodOneArg(future, loop_state.str_set_result, Py_None);
-
-    if (done == NULL)
-        PyErr_Clear(); /* cancelled just now: throw() is to come */
-    Py_XDECREF(done);
-}
-
 static void count(Transfer *transfer)
 {
     if (!transfer->counted) {
@@ -124,7 +115,7 @@ void file_transfer_ended(File *file)
         PyObject *idle = file->idle;
 
         file->idle = NULL;
-        wake(idle);
+        future_wake(idle);
         Py_DECREF(idle);
     }
 }
@@ -140,29 +131,7 @@ static void completed(Core *Py_UNUSED(core), struct operation *operation, int32_
         transfer_release(transfer);
         return;
     }
-    if (transfer->waiter != NULL) {
-        PyObject *waiter = transfer->waiter;
-
-        transfer->waiter = NULL;
-        wake(waiter);
-        Py_DECREF(waiter);
-    }
-}
-
-/* A future for the awaiting task, done when the operation is. */
-static PyObject *make_waiter(Transfer *transfer)
-{
-    PyObject *waiter = core_create_future(transfer->file->core, NULL);
-
-    if (waiter == NULL)
-        return NULL;
-    /* What `await future` does before it yields the future to the task. */
-    if (PyObject_SetAttr(waiter, loop_state.str__asyncio_future_blocking, Py_True) != 0) {
-        Py_DECREF(waiter);
-        return NULL;
-    }
-    Py_XSETREF(transfer->waiter, Py_NewRef(waiter));
-    return waiter;
+    coroutine_wake((Coroutine *)transfer);
 }
 
 static PyObject *submit(Transfer *transfer)
@@ -177,7 +146,7 @@ static PyObject *submit(Transfer *transfer)
             core_raise_no_ring(core);
         return NULL;
     }
-    waiter = make_waiter(transfer);
+    waiter = coroutine_wait((Coroutine *)transfer, core);
     if (waiter != NULL) {
         count(transfer);
         operation_start(core, &transfer->operation, (PyObject *)transfer);
@@ -355,10 +324,8 @@ static PySendResult call_send(Transfer *transfer, PyObject *Py_UNUSED(value), Py
     int over;
 
     *result = NULL;
-    if (transfer->state == DONE) {
-        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+    if (!coroutine_check((Coroutine *)transfer))
         return PYGEN_ERROR;
-    }
     if (transfer->operation.state == OPERATION_LOST) {
         finish(transfer);
         core_raise_no_ring(transfer->file->core);
@@ -366,7 +333,7 @@ static PySendResult call_send(Transfer *transfer, PyObject *Py_UNUSED(value), Py
     }
     if (transfer->operation.state != OPERATION_IDLE) {
         /* Woken by somebody else: it waits again. */
-        *result = make_waiter(transfer);
+        *result = coroutine_wait((Coroutine *)transfer, transfer->file->core);
         return *result != NULL ? PYGEN_NEXT : PYGEN_ERROR;
     }
     if (transfer->state == NEW) {
@@ -412,24 +379,12 @@ static PySendResult call_send(Transfer *transfer, PyObject *Py_UNUSED(value), Py
 
 /* ---- a coroutine ----------------------------------------------------------------------------------------------------- */
 
-static PyObject *call_next(Transfer *transfer)
-{
-    PyObject *result;
-
-    return call_send(transfer, Py_None, &result) == PYGEN_RETURN ? stop_iteration(result) : result;
-}
-
-static PyObject *call_send_method(Transfer *transfer, PyObject *Py_UNUSED(value))
-{
-    return call_next(transfer);
-}
-
 /* Raises what was thrown when the kernel has let go of the memory, which is at once if it never had it. */
 static PyObject *call_throw(Transfer *transfer, PyObject *const *args, Py_ssize_t count)
 {
     Core *core = transfer->file->core;
 
-    (void)raise_thrown(args, count);
+    (void)coroutine_raise(args, count);
     if (transfer->state != RUNNING || PyErr_ExceptionMatches(PyExc_GeneratorExit) || core->ring == NULL) {
         finish(transfer);
         return NULL;
@@ -442,32 +397,17 @@ static PyObject *call_throw(Transfer *transfer, PyObject *const *args, Py_ssize_
         return NULL;
     operation_stop(core, &transfer->operation);
     if (transfer->operation.state != OPERATION_IDLE)
-        return make_waiter(transfer);
+        return coroutine_wait((Coroutine *)transfer, core);
     /* Over: completed together with the cancellation, or never submitted. */
     if (transfer->waiter != NULL)
         transfer->result = -ECANCELED;
-    return call_next(transfer);
+    return coroutine_next((PyObject *)transfer);
 }
 
 static PyObject *call_close(Transfer *transfer, PyObject *Py_UNUSED(unused))
 {
     finish(transfer);
     Py_RETURN_NONE;
-}
-
-static PyObject *call_name(Transfer *transfer, void *Py_UNUSED(closure))
-{
-    return PyUnicode_FromString(transfer->name);
-}
-
-static PyObject *call_awaits(Transfer *transfer, void *Py_UNUSED(closure))
-{
-    return Py_NewRef(transfer->waiter != NULL ? transfer->waiter : Py_None);
-}
-
-static PyObject *call_running(Transfer *Py_UNUSED(transfer), void *Py_UNUSED(closure))
-{
-    Py_RETURN_FALSE; /* Python code never runs inside */
 }
 
 static int call_traverse(Transfer *transfer, visitproc visit, void *arg)
@@ -497,8 +437,7 @@ static void call_dealloc(Transfer *transfer)
     PyTypeObject *type = Py_TYPE(transfer);
 
     PyObject_GC_UnTrack(transfer);
-    if (transfer->state == NEW)
-        warn_never_awaited(type, transfer->name);
+    coroutine_warn((Coroutine *)transfer);
     if (transfer->file != NULL)
         finish(transfer);
     call_clear(transfer);
@@ -507,22 +446,7 @@ static void call_dealloc(Transfer *transfer)
     Py_DECREF(type);
 }
 
-#define FAST(function) (PyCFunction)(void (*)(void))(function)
-
-static PyMethodDef call_methods[] = {
-    {"send", (PyCFunction)call_send_method, METH_O, "send(value)\n--\n\nStart or go on."},
-    {"throw", FAST(call_throw), METH_FASTCALL, "throw(exception)\n--\n\nGive up; raised when the kernel has let go."},
-    {"close", (PyCFunction)call_close, METH_NOARGS, "close()\n--\n\nGive up."},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyGetSetDef call_getset[] = {
-    {"__name__", (getter)call_name, NULL, NULL, NULL},
-    {"__qualname__", (getter)call_name, NULL, NULL, NULL},
-    {"cr_await", (getter)call_awaits, NULL, "The future it waits for, or None.", NULL},
-    {"cr_running", (getter)call_running, NULL, NULL, NULL},
-    {NULL, NULL, NULL, NULL, NULL},
-};
+static PyMethodDef call_methods[] = COROUTINE_METHODS(call_throw, call_close);
 
 static PyType_Slot call_slots[] = {
     {Py_tp_doc, "A coroutine: a read or write of a file."},
@@ -530,11 +454,8 @@ static PyType_Slot call_slots[] = {
     {Py_tp_traverse, call_traverse},
     {Py_tp_clear, call_clear},
     {Py_tp_methods, call_methods},
-    {Py_tp_getset, call_getset},
-    {Py_am_await, PyObject_SelfIter},
     {Py_am_send, call_send},
-    {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, call_next},
+    COROUTINE_SLOTS,
     {0, NULL},
 };
 

@@ -3,12 +3,12 @@
 #define AIORING_LOOP_TRANSFER_H
 
 /* The inside of a transfer, shared by transfer.c and transfer_memory.c. */
+#include "coroutine.h"
 #include "file.h"
 
 typedef struct Transfer {
-    PyObject_HEAD
+    COROUTINE_HEAD
     File *file;
-    PyObject *waiter; /* the future that the awaiting task sees; NULL: none */
     PyObject *thrown; /* what cancelled it, raised when the kernel has let go; NULL: nothing did */
     PyObject *bytes; /* of READ */
     void *aligned; /* of READ, instead: O_DIRECT wants its memory aligned */
@@ -16,7 +16,6 @@ typedef struct Transfer {
     struct iovec *vectors; /* what is left to move; `vector` if there is one */
     Py_ssize_t count;
     Py_ssize_t first; /* of the vectors: those before it are done */
-    const char *name;
     struct operation operation;
     Py_buffer one;
     struct iovec vector;
@@ -25,7 +24,6 @@ typedef struct Transfer {
     int64_t offset; /* where it began; -1: the file has no position */
     int32_t result; /* of the operation */
     enum transfer_kind kind;
-    enum { NEW, RUNNING, DONE } state;
     bool moves; /* the file's position */
     bool polling; /* the operation is a poll: the file said EAGAIN */
     bool counted; /* in file->in_flight */
