@@ -78,6 +78,8 @@ add_call(Core *core, const char *name, PyObject *const *args, Py_ssize_t count, 
     handle = traced(core, (Handle *)handle);
     if (handle != NULL && ready_push(&core->ready, handle) != 0)
         Py_CLEAR(handle);
+    if (handle != NULL && core->running)
+        handle_hide((Handle *)handle);
     return handle;
 }
 

@@ -75,6 +75,7 @@ typedef struct Core {
     bool waiting; /* in the kernel, or about to: without the GIL no callback can be added unnoticed */
     bool woken; /* wake_fd was written in this wait */
 
+    bool running; /* whoever runs it holds it, and it holds what is in its queue: handle_hide() */
     bool interrupted; /* an exception left callbacks in the ready queue */
     bool shutting; /* nothing is started any more */
     bool debug;
@@ -151,6 +152,8 @@ extern struct loop_state loop_state;
 /* ready.c */
 int ready_push(struct ready *ready, PyObject *item); /* takes a reference of its own */
 PyObject *ready_pop(struct ready *ready); /* gives its reference away; the queue must not be empty */
+void ready_done(PyObject *item); /* takes back what ready_pop() gave */
+void ready_show(struct ready *ready); /* handle_show() of all items */
 bool ready_has(const struct ready *ready, const PyObject *item);
 void ready_clear(struct ready *ready);
 int ready_traverse(struct ready *ready, visitproc visit, void *arg);

@@ -6,7 +6,7 @@
 #include <structmember.h>
 
 /* Objects kept for reuse: callbacks come and go more often than anything else. Global, of the one interpreter. */
-#define FREE_MAX 512
+#define FREE_MAX 1024
 struct free_list {
     Handle *items[FREE_MAX];
     unsigned count;
@@ -96,6 +96,12 @@ static int handle_traverse(Handle *handle, visitproc visit, void *arg)
     Py_VISIT(handle->repr);
     Py_VISIT(handle->source_traceback);
     return 0;
+}
+
+void handle_show(PyObject *item)
+{
+    if (Py_IS_TYPE(item, loop_state.handle_type) && !PyObject_GC_IsTracked(item))
+        PyObject_GC_Track(item);
 }
 
 static int handle_clear(Handle *handle)

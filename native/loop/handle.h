@@ -49,6 +49,17 @@ static inline bool handle_cancelled(const Handle *handle)
     return handle->cancelled == Py_True;
 }
 
+/*
+ * What waits in the queue of a loop that runs is alive, and the garbage collector, which comes once in some hundred
+ * call_soon(), need not go through it: hidden when it is added, and shown again when the loop stops or somebody still
+ * has it after its turn. handle_show() takes whatever the queue holds.
+ */
+static inline void handle_hide(Handle *handle)
+{
+    PyObject_GC_UnTrack(handle);
+}
+void handle_show(PyObject *item);
+
 /* Runs the callback in its context. Its exceptions go to the loop's exception handler; fatal ones return -1. */
 int handle_run(Handle *handle, struct Core *core);
 

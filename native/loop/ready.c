@@ -36,6 +36,19 @@ PyObject *ready_pop(struct ready *ready)
     return item;
 }
 
+void ready_done(PyObject *item)
+{
+    if (Py_REFCNT(item) > 1)
+        handle_show(item);
+    Py_DECREF(item);
+}
+
+void ready_show(struct ready *ready)
+{
+    for (size_t i = 0; i < ready->count; i++)
+        handle_show(ready->items[(ready->head + i) & (ready->capacity - 1)]);
+}
+
 bool ready_has(const struct ready *ready, const PyObject *item)
 {
     for (size_t i = 0; i < ready->count; i++) {
@@ -49,7 +62,7 @@ void ready_clear(struct ready *ready)
 {
     /* What an item's end adds is dropped too. */
     while (ready->count != 0)
-        Py_DECREF(ready_pop(ready));
+        ready_done(ready_pop(ready));
     PyMem_Free(ready->items);
     *ready = (struct ready){0};
 }

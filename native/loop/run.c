@@ -51,7 +51,7 @@ static int iterate(Core *core)
 
             core->inlined = 0;
             error = run_item(core, item);
-            Py_DECREF(item);
+            ready_done(item);
             if (error != 0)
                 return -1;
         }
@@ -61,8 +61,15 @@ static int iterate(Core *core)
 
 int core_run(Core *core)
 {
-    int error = iterate(core);
+    bool outer = !core->running; /* not in a callback of itself */
+    int error;
 
+    core->running = true;
+    error = iterate(core);
+    if (outer) {
+        core->running = false;
+        ready_show(&core->ready);
+    }
     core->interrupted = error != 0 && core->ready.count != 0;
     return error;
 }

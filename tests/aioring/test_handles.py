@@ -69,6 +69,68 @@ def test_handles_hold_nothing_after_their_call(loop: aioring.EventLoop) -> None:
         assert gone() is None
 
 
+def test_handles_in_a_cycle_are_collected(loop: aioring.EventLoop) -> None:
+    class Thing:
+        handle: asyncio.Handle
+
+        def call(self) -> None:
+            pass
+
+    def add(*, stop: bool) -> None:
+        thing = Thing()
+        things.append(weakref.ref(thing))
+        thing.handle = loop.call_soon(thing.call)
+        assert gc.is_tracked(thing.handle) == (not loop.is_running())
+        if stop:
+            loop.stop()
+
+    things: list[weakref.ref[Thing]] = []
+    gc.disable()  # until they have had their turn
+    try:
+        add(stop=False)
+        loop.call_soon(lambda: add(stop=False))
+        once(loop)
+        loop.call_soon(lambda: add(stop=True))
+        loop.run_forever()
+        assert [thing() is None for thing in things] == [False, False, False]
+        gc.collect()
+        # The last one waits for the loop to run again.
+        assert [thing() is None for thing in things] == [True, True, False]
+        waiting = things[2]()
+        assert waiting is not None
+        assert gc.is_tracked(waiting.handle)
+        del waiting
+        once(loop)
+        gc.collect()
+        assert things[2]() is None
+    finally:
+        gc.enable()
+
+
+def test_a_loop_that_was_dropped_is_collected_with_what_it_was_to_call() -> None:
+    class Thing:
+        handle: asyncio.Handle
+
+        def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+            self.loop = loop
+
+        def call(self) -> None:
+            pass
+
+        def start(self) -> None:
+            self.handle = self.loop.call_soon(self.call)
+            self.loop.stop()
+
+    thing = Thing(aioring.EventLoop())
+    thing.loop.call_soon(thing.start)
+    thing.loop.run_forever()
+    gone = weakref.ref(thing)
+    with pytest.warns(ResourceWarning, match="unclosed event loop"):
+        del thing
+        gc.collect()
+    assert gone() is None
+
+
 def test_ten_thousand_timers_in_order(loop: aioring.EventLoop) -> None:
     ran: list[int] = []
     now = loop.time()
