@@ -50,8 +50,13 @@ struct watcher {
     PyObject *writer;
 };
 
-/* A power of two. Sockets beyond share guesses, which costs time only. */
-#define AWAITED_SIZE 1024
+/* By fd, modulo a power of two: what the next receives of a socket are like (socket.c). The counts go down. */
+#define GUESSES 1024
+struct guess {
+    uint8_t no_look; /* in the first place: there was nothing */
+    uint8_t no_turn; /* to let others have a turn: there still was nothing after it */
+    bool large; /* the last was */
+};
 
 typedef struct Core {
     PyObject_HEAD
@@ -87,7 +92,7 @@ typedef struct Core {
     PyObject *transports; /* the dict of its WeakValueDictionary _transports; NULL: not known yet */
 
     char *hot; /* what is received goes here first; HOT_SIZE bytes, NULL: not made */
-    uint8_t awaited[AWAITED_SIZE]; /* by fd, modulo the size: how many receives are yet to poll first (socket.c) */
+    struct guess guesses[GUESSES];
 } Core;
 
 /* As asyncio's transports: the most one recv() takes. */
@@ -142,6 +147,7 @@ struct loop_state {
     X(characters_written)                                                                                             \
     X(context)                                                                                                        \
     X(data_received)                                                                                                  \
+    X(fileno)                                                                                                         \
     X(set_result)
 #define DECLARE_NAME(name) PyObject *str_##name;
     LOOP_NAMES(DECLARE_NAME)

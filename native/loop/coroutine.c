@@ -1,6 +1,39 @@
 /* SPDX-License-Identifier: MIT */
 #include "coroutine.h"
 
+#include <string.h>
+
+Coroutine *coroutine_new(struct coroutines *coroutines, PyTypeObject *type, const char *name)
+{
+    Coroutine *coroutine;
+
+    if (coroutines->count == 0) {
+        coroutine = (Coroutine *)type->tp_alloc(type, 0);
+        if (coroutine == NULL)
+            return NULL;
+    } else {
+        coroutine = coroutines->kept[--coroutines->count];
+        memset((char *)coroutine + sizeof(PyObject), 0, (size_t)type->tp_basicsize - sizeof(PyObject));
+        _Py_NewReference((PyObject *)coroutine);
+        PyObject_GC_Track(coroutine);
+    }
+    coroutine->name = name;
+    return coroutine;
+}
+
+void coroutine_free(struct coroutines *coroutines, Coroutine *coroutine)
+{
+    PyTypeObject *type = Py_TYPE(coroutine);
+
+    /* Kept with its reference to the type. */
+    if (coroutines->count < COROUTINES_KEPT) {
+        coroutines->kept[coroutines->count++] = coroutine;
+        return;
+    }
+    type->tp_free(coroutine);
+    Py_DECREF(type);
+}
+
 bool coroutine_check(const Coroutine *coroutine)
 {
     if (coroutine->state == DONE)

@@ -20,6 +20,17 @@ typedef struct Coroutine {
     COROUTINE_HEAD
 } Coroutine;
 
+/* Objects of one type kept for reuse: there is one for each call. */
+#define COROUTINES_KEPT 64
+struct coroutines {
+    Coroutine *kept[COROUTINES_KEPT];
+    unsigned count;
+};
+
+/* A new one, with zeros behind its name. */
+Coroutine *coroutine_new(struct coroutines *coroutines, PyTypeObject *type, const char *name);
+/* Its memory, when everything that it refers to is gone. */
+void coroutine_free(struct coroutines *coroutines, Coroutine *coroutine);
 /* Whether it can go on; else with an exception. */
 bool coroutine_check(const Coroutine *coroutine);
 /* A future of the loop for the awaiting task, to be returned with PYGEN_NEXT; NULL with an exception. */

@@ -23,7 +23,10 @@ typedef struct SocketCall {
     Py_ssize_t size; /* of RECV; sent so far, of SENDALL */
     int fd;
     enum kind kind;
+    bool turn; /* the others have theirs first */
 } SocketCall;
+
+static struct coroutines free_calls;
 
 /* ---- the attempts: 1 with a result, 0 to wait, -1 ----------------------------------------------------------------- */
 
@@ -35,22 +38,31 @@ static int failed(void)
     return -1;
 }
 
-/* Up to this much goes through the loop's hot buffer: an allocation of all that was asked for is dearer than a copy. */
-#define COPY_MAX (64 * 1024)
+static struct guess *guess(const SocketCall *call)
+{
+    return &call->core->guesses[(unsigned)call->fd % GUESSES];
+}
+
+/*
+ * Up to this much goes through the loop's hot buffer: an allocation of all that was asked for is dearer than a copy.
+ * Where the last was larger the next may be: it is received where it stays.
+ */
+#define COPY_MAX (32 * 1024)
 
 static int try_recv(SocketCall *call, PyObject **result)
 {
     Core *core = call->core;
     ssize_t size;
 
-    if (call->size <= COPY_MAX) {
+    if (call->size <= COPY_MAX || !guess(call)->large) {
         if (core->hot == NULL && (core->hot = PyMem_Malloc(HOT_SIZE)) == NULL) {
             PyErr_NoMemory();
             return -1;
         }
-        size = recv(call->fd, core->hot, (size_t)call->size, MSG_DONTWAIT);
+        size = recv(call->fd, core->hot, (size_t)(call->size < HOT_SIZE ? call->size : HOT_SIZE), MSG_DONTWAIT);
         if (size < 0)
             return failed();
+        guess(call)->large = size > COPY_MAX;
         *result = PyBytes_FromStringAndSize(core->hot, size);
         return *result != NULL ? 1 : -1;
     }
@@ -62,6 +74,7 @@ static int try_recv(SocketCall *call, PyObject **result)
         Py_CLEAR(*result);
         return failed();
     }
+    guess(call)->large = size > COPY_MAX;
     return _PyBytes_Resize(result, size) == 0 ? 1 : -1;
 }
 
@@ -202,6 +215,24 @@ static void finish(SocketCall *call)
     }
 }
 
+/* The socket's fd; -1 with an exception. */
+static int get_fd(const SocketCall *call)
+{
+    PyObject *number = PyObject_CallMethodNoArgs(call->sock, loop_state.str_fileno);
+    int fd;
+
+    if (number == NULL)
+        return -1;
+    fd = PyObject_AsFileDescriptor(number);
+    Py_DECREF(number);
+    if (fd < 0 && PyErr_ExceptionMatches(PyExc_ValueError)) {
+        /* A closed socket: what its own methods would say. */
+        PyErr_Clear();
+        raise_errno(EBADF);
+    }
+    return fd;
+}
+
 /* Checks what can be known only when it is awaited, as in asyncio's coroutines. */
 static int begin(SocketCall *call)
 {
@@ -212,22 +243,28 @@ static int begin(SocketCall *call)
             return -1;
         Py_DECREF(done);
     }
-    call->fd = PyObject_AsFileDescriptor(call->sock);
-    if (call->fd < 0 && PyErr_ExceptionMatches(PyExc_ValueError)) {
-        /* A closed socket: what its own methods would say. */
-        PyErr_Clear();
-        errno = EBADF;
-        PyErr_SetFromErrno(PyExc_OSError);
-    }
+    call->fd = get_fd(call);
     return call->fd < 0 ? -1 : 0;
+}
+
+/* Others ran meanwhile. Closed, the socket's fd may be another's by now. */
+static int check_open(const SocketCall *call)
+{
+    int fd = get_fd(call);
+
+    if (fd >= 0 && fd != call->fd)
+        raise_errno(EBADF);
+    return fd == call->fd ? 0 : -1;
 }
 
 /*
  * Who answers requests finds nothing when it asks for the next one: a system call for EAGAIN. Where one was in vain, so
- * many calls that follow poll first, and then one looks again. A guess, by an fd that may be another socket's by now:
- * wrong, it costs a turn of the loop, as a poll of what is readable completes at once.
+ * many calls that follow do not look at once, and then one looks again. Instead they let the others have their turn,
+ * if there are any, and look then: on a busy loop the request has come by that time, and neither a poll nor a future
+ * is needed. Where that was in vain, as many poll at once. Guesses, by an fd that may be another socket's by now: wrong,
+ * they cost a turn of the loop, as a poll of what is readable completes at once.
  */
-#define POLL_FIRST 15
+#define GUESS_AGAIN 15
 
 /* Not one of no bytes, which may have nothing to wait for. */
 static bool is_receive(const SocketCall *call)
@@ -235,25 +272,39 @@ static bool is_receive(const SocketCall *call)
     return (call->kind == RECV && call->size != 0) || (call->kind == RECV_INTO && call->view.len != 0);
 }
 
-static uint8_t *awaited(const SocketCall *call)
+/* As an attempt; TURN: after the others. */
+#define TURN 2
+static int begin_receive(SocketCall *call, PyObject **result)
 {
-    return &call->core->awaited[(unsigned)call->fd % AWAITED_SIZE];
+    struct guess *likely = guess(call);
+    int tried;
+
+    if (likely->no_look == 0) {
+        tried = try(call, result);
+        if (tried == 0)
+            likely->no_look = GUESS_AGAIN;
+        return tried;
+    }
+    likely->no_look--;
+    if (likely->no_turn == 0)
+        return call->core->ready.count != 0 ? TURN : 0;
+    likely->no_turn--;
+    return 0;
 }
 
-/* The first attempt of a call. */
-static int try_first(SocketCall *call, PyObject **result)
+static int go_on(SocketCall *call, PyObject **result)
 {
-    int tried = begin(call);
+    int tried;
 
-    if (tried != 0)
-        return tried;
-    if (is_receive(call) && *awaited(call) != 0) {
-        --*awaited(call);
-        return 0;
+    if (call->state == NEW) {
+        tried = begin(call);
+        return tried != 0 ? tried : is_receive(call) ? begin_receive(call, result) : try(call, result);
     }
+    if (check_open(call) != 0)
+        return -1;
     tried = try(call, result);
-    if (tried == 0 && is_receive(call))
-        *awaited(call) = POLL_FIRST;
+    if (tried == 0 && call->turn)
+        guess(call)->no_turn = GUESS_AGAIN;
     return tried;
 }
 
@@ -264,8 +315,13 @@ static PySendResult call_send(SocketCall *call, PyObject *Py_UNUSED(value), PyOb
     *result = NULL;
     if (!coroutine_check((Coroutine *)call))
         return PYGEN_ERROR;
-    tried = call->state == NEW ? try_first(call, result) : try(call, result);
+    tried = go_on(call, result);
     call->state = RUNNING;
+    call->turn = tried == TURN;
+    if (tried == TURN) {
+        *result = Py_NewRef(Py_None);
+        return PYGEN_NEXT;
+    }
     if (tried == 0) {
         *result = wait_for_socket(call);
         if (*result != NULL)
@@ -315,13 +371,10 @@ static int call_clear(SocketCall *call)
 
 static void call_dealloc(SocketCall *call)
 {
-    PyTypeObject *type = Py_TYPE(call);
-
     PyObject_GC_UnTrack(call);
     coroutine_warn((Coroutine *)call);
     call_clear(call);
-    type->tp_free(call);
-    Py_DECREF(type);
+    coroutine_free(&free_calls, (Coroutine *)call);
 }
 
 static PyMethodDef call_methods[] = COROUTINE_METHODS(call_throw, call_close);
@@ -348,13 +401,12 @@ PyType_Spec socket_call_spec = {
 
 static SocketCall *new_call(Core *core, const char *name, enum kind kind, PyObject *sock)
 {
-    SocketCall *call = (SocketCall *)loop_state.socket_call_type->tp_alloc(loop_state.socket_call_type, 0);
+    SocketCall *call = (SocketCall *)coroutine_new(&free_calls, loop_state.socket_call_type, name);
 
     if (call == NULL)
         return NULL;
     call->core = (Core *)Py_NewRef(core);
     call->sock = Py_NewRef(sock);
-    call->name = name;
     call->kind = kind;
     call->fd = -1;
     call->poll = (struct operation){.kind = OPERATION_POLL_ONCE, .done = polled};

@@ -121,12 +121,11 @@ def test_a_loop_that_was_dropped_is_collected_with_what_it_was_to_call() -> None
             self.handle = self.loop.call_soon(self.call)
             self.loop.stop()
 
-    thing = Thing(aioring.EventLoop())
-    thing.loop.call_soon(thing.start)
-    thing.loop.run_forever()
-    gone = weakref.ref(thing)
+    things = [Thing(aioring.EventLoop())]
+    things[0].loop.call_soon(things[0].start)
+    things[0].loop.run_forever()
+    gone = weakref.ref(things.pop())
     with pytest.warns(ResourceWarning, match="unclosed event loop"):
-        del thing
         gc.collect()
     assert gone() is None
 

@@ -30,6 +30,20 @@ async def pair() -> AsyncIterator[Pair]:
         yield left, right
 
 
+@pytest.fixture(params=[False, True], ids=["alone", "beside others"])
+async def others(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """Whether somebody else always has something to do: then a receive lets them have a turn before it polls."""
+
+    async def spin() -> None:
+        while True:
+            await asyncio.sleep(0)
+
+    spinning = asyncio.create_task(spin()) if request.param else None
+    yield
+    if spinning is not None:
+        spinning.cancel()
+
+
 async def test_receive_before_and_after_the_data(pair: Pair) -> None:
     loop = asyncio.get_running_loop()
     left, right = pair
@@ -51,8 +65,9 @@ async def test_receive_before_and_after_the_data(pair: Pair) -> None:
     assert await loop.sock_recv(left, 10) == b""
 
 
+@pytest.mark.usefixtures("others")
 async def test_receives_that_guess_wrong_lose_nothing(pair: Pair) -> None:
-    """After one that found nothing the next ones poll first, whether there is something or not."""
+    """After one that found nothing the next ones wait first, whether there is something or not."""
     loop = asyncio.get_running_loop()
     left, right = pair
     buffer = bytearray(1)
@@ -74,6 +89,71 @@ async def test_receives_that_guess_wrong_lose_nothing(pair: Pair) -> None:
     assert [await loop.sock_recv(left, 1) for _ in range(20)] == [b""] * 20
 
 
+async def test_receives_of_all_sizes(pair: Pair) -> None:
+    """What is small is copied, what follows something large is received in place, and all of it comes."""
+    loop = asyncio.get_running_loop()
+    left, right = pair
+    for size in (1, 1000, 40_000, 1, 100_000, 100_000, 500_000, 1, 500_000, 500_000, 1):
+        data = os.urandom(size)
+        sending = asyncio.create_task(loop.sock_sendall(right, data))  # type: ignore[arg-type]
+        got = b""
+        while len(got) < size:
+            part = await loop.sock_recv(left, 1 << 20)
+            assert part
+            got += part
+        assert got == data
+        await sending
+
+
+async def test_a_receive_after_a_turn_of_others_is_not_of_another_socket(pair: Pair) -> None:
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, aioring.EventLoop):
+        pytest.skip("asyncio's waits for ever")
+    left, right = pair
+    waiting = asyncio.create_task(loop.sock_recv(left, 1))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    right.send(b"1")
+    assert await waiting == b"1"
+    waiting = asyncio.create_task(loop.sock_recv(left, 1))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    fd = left.fileno()
+    left.close()
+    other, its_other = socket.socketpair()
+    with other, its_other:
+        assert other.fileno() == fd
+        its_other.send(b"2")
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            await waiting
+        assert other.recv(1) == b"2"
+
+
+async def test_many_receives_at_once() -> None:
+    """Echoes that keep each other busy, so that nobody has to wait for the kernel."""
+    loop = asyncio.get_running_loop()
+
+    async def echo(sock: socket.socket) -> None:
+        while data := await loop.sock_recv(sock, 100):
+            await loop.sock_sendall(sock, data)
+
+    async def ask(sock: socket.socket, name: int) -> None:
+        for number in range(200):
+            data = b"%d %d" % (name, number)
+            await loop.sock_sendall(sock, data)
+            assert await loop.sock_recv(sock, 100) == data
+        sock.shutdown(socket.SHUT_WR)
+
+    with contextlib.ExitStack() as sockets:
+        async with asyncio.TaskGroup() as tasks:
+            for name in range(20):
+                pair = socket.socketpair()
+                for sock in pair:
+                    sockets.enter_context(sock)
+                    sock.setblocking(False)
+                tasks.create_task(echo(pair[0]))
+                tasks.create_task(ask(pair[1], name))
+
+
 async def test_send_more_than_fits(pair: Pair) -> None:
     loop = asyncio.get_running_loop()
     left, right = pair
@@ -86,6 +166,7 @@ async def test_send_more_than_fits(pair: Pair) -> None:
     assert got == sent
 
 
+@pytest.mark.usefixtures("others")
 async def test_a_cancelled_receive_takes_nothing(pair: Pair) -> None:
     loop = asyncio.get_running_loop()
     left, right = pair
@@ -241,7 +322,8 @@ async def test_more_events_than_the_completion_queue_holds() -> None:
         for sock in pair:
             sock.setblocking(False)
     waiting = [asyncio.create_task(loop.sock_recv(pairs[index % 200][0], 1)) for index in range(5000)]  # type: ignore[arg-type]
-    await asyncio.sleep(0)
+    while loop._pending()[2] < 5000:
+        await asyncio.sleep(0)
     for _, sink in pairs:
         sink.send(b"x" * 25)
     assert await asyncio.gather(*waiting) == [b"x"] * 5000
