@@ -20,6 +20,7 @@
 #include "handle.h"
 #include "operation.h"
 #include "registered.h"
+#include "trial.h"
 #include "uring_ring.h"
 
 /* A FIFO of handles (handle.h) and of transports and listeners that have something to do. Owns its items. */
@@ -50,11 +51,11 @@ struct watcher {
     PyObject *writer;
 };
 
-/* By fd, modulo a power of two: what the next receives of a socket are like (socket.c). The counts go down. */
+/* By fd, modulo a power of two: what the next receives of a socket are like (socket.c). */
 #define GUESSES 1024
 struct guess {
-    uint8_t no_look; /* in the first place: there was nothing */
-    uint8_t no_turn; /* to let others have a turn: there still was nothing after it */
+    struct trial look; /* at once */
+    struct trial turn; /* of the others, and a look after it */
     bool large; /* the last was */
 };
 
@@ -135,7 +136,6 @@ struct loop_state {
     X(_maybe_resume_transport)                                                                                        \
     X(_more)                                                                                                          \
     X(_paused)                                                                                                        \
-    X(_protocol)                                                                                                      \
     X(_reader)                                                                                                        \
     X(_run_checked)                                                                                                   \
     X(_trace_handle)                                                                                                  \

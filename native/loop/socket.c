@@ -258,13 +258,12 @@ static int check_open(const SocketCall *call)
 }
 
 /*
- * Who answers requests finds nothing when it asks for the next one: a system call for EAGAIN. Where one was in vain, so
- * many calls that follow do not look at once, and then one looks again. Instead they let the others have their turn,
- * if there are any, and look then: on a busy loop the request has come by that time, and neither a poll nor a future
- * is needed. Where that was in vain, as many poll at once. Guesses, by an fd that may be another socket's by now: wrong,
- * they cost a turn of the loop, as a poll of what is readable completes at once.
+ * Who answers requests finds nothing when it asks for the next one: a system call for EAGAIN. Where that was in vain, the
+ * calls that follow let the others have their turn, if there are any, and look then: on a busy loop the request has come
+ * by that time, and neither a poll nor a future is needed. Where that was in vain they poll at once. Guesses, by an fd
+ * that may be another socket's by now: wrong, they cost a turn of the loop, as a poll of what is readable completes at
+ * once.
  */
-#define GUESS_AGAIN 15
 
 /* Not one of no bytes, which may have nothing to wait for. */
 static bool is_receive(const SocketCall *call)
@@ -276,20 +275,14 @@ static bool is_receive(const SocketCall *call)
 #define TURN 2
 static int begin_receive(SocketCall *call, PyObject **result)
 {
-    struct guess *likely = guess(call);
     int tried;
 
-    if (likely->no_look == 0) {
+    if (trial_due(&guess(call)->look)) {
         tried = try(call, result);
-        if (tried == 0)
-            likely->no_look = GUESS_AGAIN;
+        trial_ended(&guess(call)->look, tried != 0);
         return tried;
     }
-    likely->no_look--;
-    if (likely->no_turn == 0)
-        return call->core->ready.count != 0 ? TURN : 0;
-    likely->no_turn--;
-    return 0;
+    return call->core->ready.count != 0 && trial_due(&guess(call)->turn) ? TURN : 0;
 }
 
 static int go_on(SocketCall *call, PyObject **result)
@@ -303,8 +296,8 @@ static int go_on(SocketCall *call, PyObject **result)
     if (check_open(call) != 0)
         return -1;
     tried = try(call, result);
-    if (tried == 0 && call->turn)
-        guess(call)->no_turn = GUESS_AGAIN;
+    if (call->turn)
+        trial_ended(&guess(call)->turn, tried != 0);
     return tried;
 }
 
