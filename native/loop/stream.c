@@ -33,7 +33,8 @@ void stream_readable(Core *core, struct operation *operation, int32_t result, bo
     stream->read_due = true;
     if (!more && !stream->read_ended)
         operation_start(core, operation, (PyObject *)stream);
-    if (!stream->paused)
+    /* An end, or an error, is for the stream itself. */
+    if (!stream->paused && (stream->hung_up || !reader_wake(stream)))
         (void)stream_queue(stream);
 }
 
@@ -178,6 +179,18 @@ static int receive(Stream *stream, PyObject *data)
     return done != NULL ? 0 : fail(stream, "Fatal error: protocol.data_received() call failed.");
 }
 
+/* read_failed() in the stream's context. */
+static void fail_to_read(Stream *stream, int code)
+{
+    PyObject *context = Py_NewRef(stream->context);
+
+    if (PyContext_Enter(context) == 0) {
+        (void)read_failed(stream, code);
+        (void)PyContext_Exit(context);
+    }
+    Py_DECREF(context);
+}
+
 /* Most of what comes is small, and is copied once from where the processor's cache already is. */
 static int read_plain(Stream *stream)
 {
@@ -210,6 +223,32 @@ static int read_plain(Stream *stream)
     result = receive(stream, data);
     Py_DECREF(data);
     return result != 0 ? result : read_on(stream, (size_t)size, HOT_SIZE);
+}
+
+PyObject *stream_read_now(Stream *stream, Py_ssize_t size)
+{
+    Core *core = stream->core;
+    size_t room = size < HOT_SIZE ? (size_t)size : HOT_SIZE;
+    PyObject *data;
+    ssize_t got;
+
+    if (core == NULL || core->hot == NULL || !stream->read_due || stream->hung_up || stream->paused ||
+        stream->closing || stream->read_ended)
+        return NULL;
+    got = recv(stream->fd, core->hot, room, MSG_DONTWAIT);
+    if (got <= 0) {
+        int code = errno;
+
+        /* An error is told once; an end, again. */
+        if (got < 0 && code != EAGAIN && code != EINTR)
+            fail_to_read(stream, code);
+        return NULL;
+    }
+    data = PyBytes_FromStringAndSize(core->hot, got);
+    stream->read_due = false;
+    if (read_on(stream, (size_t)got, room) != 0)
+        Py_CLEAR(data);
+    return data;
 }
 
 /* Where the last was large the next may be: it is received where it stays. */
@@ -491,7 +530,7 @@ int stream_turn(Stream *stream)
     int result = 0;
 
     stream->queued = false;
-    if (stream->core == NULL || context == NULL)
+    if (stream->core == NULL || context == NULL || !(stream->write_due || stream->read_due))
         return 0;
     Py_INCREF(context);
     if (PyContext_Enter(context) != 0) {

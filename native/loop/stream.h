@@ -39,12 +39,21 @@ typedef struct Stream {
     bool hung_up; /* the end of what can be read was announced: no other event will come */
     bool write_due;
     bool queued; /* in the ready queue */
+    struct StreamCall *reading; /* a read() that waits for what is to come (streams.c), which undoes it; NULL: none */
+    struct trial turn; /* of others, in place of a future */
 } Stream;
 
 /* Its turn: writes, then reads what is due, in its context. */
 int stream_turn(Stream *stream);
 /* Lets it have a turn. */
 int stream_queue(Stream *stream);
+/*
+ * What an event told of, up to `size` bytes, for a reader that has nothing: bytes; or NULL, perhaps with an exception,
+ * and whatever else there is to know comes by the stream's own turn.
+ */
+PyObject *stream_read_now(Stream *stream, Py_ssize_t size);
+/* Whether there is a read() that waits, which takes what there is: it is woken. Runs no code of the program's. */
+bool reader_wake(Stream *stream);
 /* Gives received bytes to the StreamReader (streams.c). */
 int reader_feed(Stream *stream, const char *data, size_t size);
 int stream_start_reading(Stream *stream);

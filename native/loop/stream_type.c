@@ -68,6 +68,7 @@ static PyObject *stream_set_protocol(Stream *stream, PyObject *const *args, Py_s
     if (buffered < 0)
         return NULL;
     stream->buffered = buffered != 0;
+    stream->reading = NULL; /* it gets no other reader's data */
     Py_XSETREF(stream->protocol, Py_NewRef(args[0]));
     Py_XSETREF(stream->reader, args[2] != Py_None ? Py_NewRef(args[2]) : NULL);
     Py_RETURN_NONE;

@@ -96,9 +96,14 @@ typedef struct StreamCall {
     COROUTINE_HEAD
     PyObject *stream; /* StreamReader of read(), StreamWriter of drain() */
     PyObject *inner; /* asyncio's coroutine, where the plain case is not given */
+    Stream *source; /* of read(), while it waits: what feeds the reader; NULL: not ours, or it does not wait */
     Py_ssize_t size;
     bool drain;
+    bool turn; /* it waits until others had theirs */
+    bool woken; /* by reader_wake() */
 } StreamCall;
+
+static struct coroutines free_calls;
 
 /* What read() returns from a buffer that is not empty, or at the end. */
 static PyObject *take(StreamCall *call, PyObject *buffer)
@@ -131,6 +136,12 @@ failed:
     return NULL;
 }
 
+static PyObject *raise_waiting(void)
+{
+    PyErr_SetString(PyExc_RuntimeError, "read() called while another coroutine is already waiting for incoming data");
+    return NULL;
+}
+
 /* StreamReader._wait_for_data(): the future to wait for. */
 static PyObject *wait_for_data(StreamCall *call)
 {
@@ -141,15 +152,10 @@ static PyObject *wait_for_data(StreamCall *call)
 
     if (waiter == NULL)
         return NULL;
-    if (waiter != Py_None) {
-        Py_DECREF(waiter);
-        PyErr_SetString(
-            PyExc_RuntimeError, "read() called while another coroutine is already waiting for incoming data"
-        );
-        return NULL;
-    }
     Py_DECREF(waiter);
-    paused = is_true(reader, loop_state.str__paused);
+    if (waiter != Py_None)
+        return raise_waiting();
+    paused = call->source != NULL && !call->source->paused ? 0 : is_true(reader, loop_state.str__paused);
     if (paused < 0)
         return NULL;
     if (paused) {
@@ -168,58 +174,159 @@ static PyObject *wait_for_data(StreamCall *call)
     loop = get(reader, loop_state.str__loop);
     if (loop == NULL)
         return NULL;
-    waiter = PyObject_Vectorcall(loop_state.future_type, &loop, 0, loop_state.future_keywords);
+    waiter = coroutine_wait((Coroutine *)call, (Core *)loop);
     Py_DECREF(loop);
-    if (waiter != NULL && (PyObject_SetAttr(reader, loop_state.str__waiter, waiter) != 0 ||
-                           PyObject_SetAttr(waiter, loop_state.str__asyncio_future_blocking, Py_True) != 0))
+    if (waiter != NULL && PyObject_SetAttr(reader, loop_state.str__waiter, waiter) != 0)
         Py_CLEAR(waiter);
     return waiter;
+}
+
+/* It is about to wait: finds what feeds the reader. 0, or -1 if another waits already. */
+static int find_source(StreamCall *call)
+{
+    PyObject *transport = get(call->stream, loop_state.str__transport);
+    Stream *stream = (Stream *)transport;
+    PyObject *reader = NULL;
+
+    if (transport == NULL)
+        return -1;
+    if (PyObject_TypeCheck(transport, loop_state.stream_type) && stream->reader != NULL && stream->core != NULL)
+        reader = weak_target(stream->reader);
+    Py_XDECREF(reader);
+    if (reader != call->stream) {
+        Py_DECREF(transport);
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    if (stream->reading != NULL) {
+        Py_DECREF(transport);
+        (void)raise_waiting();
+        return -1;
+    }
+    stream->reading = call;
+    call->source = stream;
+    return 0;
+}
+
+/* It does not wait any more. What it was woken for and did not read is the stream's to read. */
+static void leave_source(StreamCall *call)
+{
+    Stream *stream = call->source;
+
+    if (stream == NULL)
+        return;
+    call->source = NULL;
+    if (stream->reading == call)
+        stream->reading = NULL;
+    if (stream->read_due && !stream->paused && stream->core != NULL && stream_queue(stream) != 0)
+        PyErr_Clear();
+    Py_DECREF(stream);
+}
+
+bool reader_wake(Stream *stream)
+{
+    StreamCall *call = stream->reading;
+
+    if (call == NULL || call->waiter == NULL)
+        return false;
+    if (PyObject_SetAttr(call->stream, loop_state.str__waiter, Py_None) != 0) {
+        PyErr_Clear();
+        return false;
+    }
+    call->woken = true;
+    coroutine_wake((Coroutine *)call);
+    return true;
+}
+
+/*
+ * What there is to read now, for a read() that waited while the reader has nothing: after an event, or after a turn of the
+ * others. That is in place of a future: on a busy loop there is something to read by that time. NULL without an
+ * exception: nothing.
+ */
+static PyObject *read_source(StreamCall *call)
+{
+    Stream *stream = call->source;
+    PyObject *data = stream->reading == call ? stream_read_now(stream, call->size) : NULL;
+
+    if (call->turn)
+        trial_ended(&stream->turn, data != NULL);
+    if (data == NULL && stream->read_due && !stream->paused && stream->core != NULL && !PyErr_Occurred())
+        (void)stream_queue(stream);
+    return data;
+}
+
+/* 0, or -1 with the exception that the reader was told of. */
+static int check_exception(PyObject *reader)
+{
+    PyObject *error = get(reader, loop_state.str__exception);
+
+    if (error == NULL)
+        return -1;
+    if (error != Py_None)
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+    Py_DECREF(error);
+    return error != Py_None ? -1 : 0;
+}
+
+/* What read() gives if the buffer is empty: its end, what is read now, the turn of others, or a future. */
+static PySendResult read_empty(StreamCall *call, PyObject **result)
+{
+    int eof = is_true(call->stream, loop_state.str__eof);
+
+    if (eof < 0)
+        return PYGEN_ERROR;
+    if (eof != 0) {
+        *result = PyBytes_FromStringAndSize(NULL, 0);
+        return *result != NULL ? PYGEN_RETURN : PYGEN_ERROR;
+    }
+    if (call->state == NEW) {
+        call->state = RUNNING;
+        if (find_source(call) != 0)
+            return PYGEN_ERROR;
+        call->turn = call->source != NULL && call->source->core->ready.count != 0 && trial_due(&call->source->turn);
+        if (call->turn) {
+            *result = Py_NewRef(Py_None);
+            return PYGEN_NEXT;
+        }
+    } else {
+        *result = read_source(call);
+        if (*result != NULL)
+            return PYGEN_RETURN;
+        if (PyErr_Occurred())
+            return PYGEN_ERROR;
+        call->turn = call->woken = false;
+    }
+    *result = wait_for_data(call);
+    return *result != NULL ? PYGEN_NEXT : PYGEN_ERROR;
 }
 
 static PySendResult read_step(StreamCall *call, PyObject **result)
 {
     PyObject *reader = call->stream;
     PyObject *buffer;
-    int eof;
+    PySendResult step;
+    /* By the reader itself, which has what it waited for. */
+    bool fed = call->state != NEW && !call->turn && !call->woken;
 
-    if (call->state == NEW) {
-        PyObject *error = get(reader, loop_state.str__exception);
-
-        if (error == NULL)
-            return PYGEN_ERROR;
-        if (error != Py_None) {
-            PyErr_SetObject((PyObject *)Py_TYPE(error), error);
-            Py_DECREF(error);
-            return PYGEN_ERROR;
-        }
-        Py_DECREF(error);
-        if (call->size == 0) {
-            *result = PyBytes_FromStringAndSize(NULL, 0);
-            return *result != NULL ? PYGEN_RETURN : PYGEN_ERROR;
-        }
-    } else if (PyObject_SetAttr(reader, loop_state.str__waiter, Py_None) != 0) {
+    if (fed ? PyObject_SetAttr(reader, loop_state.str__waiter, Py_None) != 0 : check_exception(reader) != 0)
         return PYGEN_ERROR;
+    if (call->size == 0) {
+        *result = PyBytes_FromStringAndSize(NULL, 0);
+        return *result != NULL ? PYGEN_RETURN : PYGEN_ERROR;
     }
     buffer = get(reader, loop_state.str__buffer);
     if (buffer == NULL)
         return PYGEN_ERROR;
     if (!PyByteArray_CheckExact(buffer)) {
-        Py_DECREF(buffer);
         PyErr_SetString(PyExc_TypeError, "the buffer of a StreamReader is a bytearray");
-        return PYGEN_ERROR;
+        step = PYGEN_ERROR;
+    } else if (PyByteArray_GET_SIZE(buffer) == 0 && !fed) {
+        step = read_empty(call, result);
+    } else {
+        *result = take(call, buffer);
+        step = *result != NULL ? PYGEN_RETURN : PYGEN_ERROR;
     }
-    if (call->state == NEW && PyByteArray_GET_SIZE(buffer) == 0) {
-        eof = is_true(reader, loop_state.str__eof);
-        if (eof <= 0) {
-            Py_DECREF(buffer);
-            *result = eof == 0 ? wait_for_data(call) : NULL;
-            call->state = RUNNING;
-            return *result != NULL ? PYGEN_NEXT : PYGEN_ERROR;
-        }
-    }
-    *result = take(call, buffer);
     Py_DECREF(buffer);
-    return *result != NULL ? PYGEN_RETURN : PYGEN_ERROR;
+    return step;
 }
 
 /* 1: there is nothing to wait for, nor to raise; 0: asyncio's coroutine is to find out; -1. */
@@ -227,11 +334,10 @@ static int drained(PyObject *writer)
 {
     PyObject *reader = get(writer, loop_state.str__reader);
     PyObject *transport = reader != NULL ? get(writer, loop_state.str__transport) : NULL;
-    PyObject *protocol = transport != NULL ? get(writer, loop_state.str__protocol) : NULL;
     PyObject *error = NULL;
-    int result = protocol != NULL ? 0 : -1;
+    int result = transport != NULL ? 0 : -1;
 
-    if (protocol != NULL && PyObject_TypeCheck(transport, loop_state.stream_type) && reader != Py_None) {
+    if (transport != NULL && PyObject_TypeCheck(transport, loop_state.stream_type) && reader != Py_None) {
         Stream *stream = (Stream *)transport;
 
         error = get(reader, loop_state.str__exception);
@@ -243,7 +349,6 @@ static int drained(PyObject *writer)
     Py_XDECREF(error);
     Py_XDECREF(reader);
     Py_XDECREF(transport);
-    Py_XDECREF(protocol);
     return result;
 }
 
@@ -266,6 +371,13 @@ static PySendResult drain_step(StreamCall *call, PyObject *value, PyObject **res
     return PyIter_Send(call->inner, value, result);
 }
 
+static void finish(StreamCall *call)
+{
+    call->state = DONE;
+    leave_source(call);
+    Py_CLEAR(call->waiter);
+}
+
 static PySendResult call_send(StreamCall *call, PyObject *value, PyObject **result)
 {
     PySendResult step;
@@ -275,8 +387,17 @@ static PySendResult call_send(StreamCall *call, PyObject *value, PyObject **resu
         return PYGEN_ERROR;
     step = call->drain ? drain_step(call, value, result) : read_step(call, result);
     if (step != PYGEN_NEXT)
-        call->state = DONE;
+        finish(call);
     return step;
+}
+
+/* Nobody waits in the reader any more. */
+static int give_up(StreamCall *call)
+{
+    bool waited = call->state == RUNNING && !call->drain && !call->turn && !call->woken;
+
+    finish(call);
+    return waited ? PyObject_SetAttr(call->stream, loop_state.str__waiter, Py_None) : 0;
 }
 
 static PyObject *call_throw(StreamCall *call, PyObject *const *args, Py_ssize_t count)
@@ -287,37 +408,35 @@ static PyObject *call_throw(StreamCall *call, PyObject *const *args, Py_ssize_t 
 
         Py_XDECREF(throw);
         if (result == NULL)
-            call->state = DONE;
+            finish(call);
         return result;
     }
-    if (call->state == RUNNING && PyObject_SetAttr(call->stream, loop_state.str__waiter, Py_None) != 0)
-        return NULL;
-    call->state = DONE;
-    return coroutine_raise(args, count);
+    return give_up(call) == 0 ? coroutine_raise(args, count) : NULL;
 }
 
 static PyObject *call_close(StreamCall *call, PyObject *Py_UNUSED(unused))
 {
-    bool waiting = call->state == RUNNING;
-
-    call->state = DONE;
+    if (give_up(call) != 0)
+        return NULL;
     if (call->inner != NULL)
         return PyObject_CallMethod(call->inner, "close", NULL);
-    if (waiting && PyObject_SetAttr(call->stream, loop_state.str__waiter, Py_None) != 0)
-        return NULL;
     Py_RETURN_NONE;
 }
 
 static int call_traverse(StreamCall *call, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(call));
+    Py_VISIT(call->waiter);
     Py_VISIT(call->stream);
     Py_VISIT(call->inner);
+    Py_VISIT(call->source);
     return 0;
 }
 
 static int call_clear(StreamCall *call)
 {
+    leave_source(call);
+    Py_CLEAR(call->waiter);
     Py_CLEAR(call->stream);
     Py_CLEAR(call->inner);
     return 0;
@@ -325,13 +444,10 @@ static int call_clear(StreamCall *call)
 
 static void call_dealloc(StreamCall *call)
 {
-    PyTypeObject *type = Py_TYPE(call);
-
     PyObject_GC_UnTrack(call);
     coroutine_warn((Coroutine *)call);
     call_clear(call);
-    type->tp_free(call);
-    Py_DECREF(type);
+    coroutine_free(&free_calls, (Coroutine *)call);
 }
 
 static PyMethodDef call_methods[] = COROUTINE_METHODS(call_throw, call_close);
@@ -358,12 +474,12 @@ PyType_Spec stream_call_spec = {
 
 static StreamCall *new_call(PyObject *stream, bool drain)
 {
-    StreamCall *call = (StreamCall *)loop_state.stream_call_type->tp_alloc(loop_state.stream_call_type, 0);
+    const char *name = drain ? "StreamWriter.drain" : "StreamReader.read";
+    StreamCall *call = (StreamCall *)coroutine_new(&free_calls, loop_state.stream_call_type, name);
 
     if (call != NULL) {
         call->stream = Py_NewRef(stream);
         call->drain = drain;
-        call->name = drain ? "StreamWriter.drain" : "StreamReader.read";
     }
     return call;
 }

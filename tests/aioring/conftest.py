@@ -63,6 +63,20 @@ def count_fds() -> Callable[[], int]:
     return lambda: len(list(Path("/proc/self/fd").iterdir()))
 
 
+@pytest.fixture(params=[False, True], ids=["alone", "beside others"])
+async def others(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """Whether another task always has something to do: then what waits lets it have a turn, and looks again."""
+
+    async def spin() -> None:
+        while True:
+            await asyncio.sleep(0)
+
+    spinning = asyncio.create_task(spin()) if request.param else None
+    yield
+    if spinning is not None:
+        spinning.cancel()
+
+
 # ---- page faults: see faults.py ------------------------------------------------------------------------------------
 
 

@@ -30,20 +30,6 @@ async def pair() -> AsyncIterator[Pair]:
         yield left, right
 
 
-@pytest.fixture(params=[False, True], ids=["alone", "beside others"])
-async def others(request: pytest.FixtureRequest) -> AsyncIterator[None]:
-    """Whether somebody else always has something to do: then a receive lets them have a turn before it polls."""
-
-    async def spin() -> None:
-        while True:
-            await asyncio.sleep(0)
-
-    spinning = asyncio.create_task(spin()) if request.param else None
-    yield
-    if spinning is not None:
-        spinning.cancel()
-
-
 async def test_receive_before_and_after_the_data(pair: Pair) -> None:
     loop = asyncio.get_running_loop()
     left, right = pair
