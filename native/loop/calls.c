@@ -156,11 +156,20 @@ PyObject *core_call_at(Core *core, PyObject *const *args, Py_ssize_t count, PyOb
     return add_timer(core, "call_at", args[0], when, args, count, keywords);
 }
 
+/* A future or task of this loop. These types have no vectorcall, which would make the dict each time. */
+static PyObject *make(Core *core, PyObject *type, PyObject *args)
+{
+    if (core->options == NULL) {
+        core->options = Py_BuildValue("{OO}", loop_state.str_loop, (PyObject *)core);
+        if (core->options == NULL)
+            return NULL;
+    }
+    return PyObject_Call(type, args, core->options);
+}
+
 PyObject *core_create_future(Core *core, PyObject *Py_UNUSED(unused))
 {
-    PyObject *loop = (PyObject *)core;
-
-    return PyObject_Vectorcall(loop_state.future_type, &loop, 0, loop_state.future_keywords);
+    return make(core, loop_state.future_type, loop_state.empty_tuple);
 }
 
 /* Everything but the plain case is asyncio's own, as it differs between versions. */
@@ -196,6 +205,13 @@ PyObject *core_create_task(Core *core, PyObject *const *args, Py_ssize_t count, 
             stack[3] = args[count + i];
         else
             return create_task_slowly(core, args, count, keywords);
+    }
+    if (keywords == NULL) {
+        PyObject *coroutine = PyTuple_Pack(1, args[0]);
+        PyObject *task = coroutine != NULL ? make(core, loop_state.task_type, coroutine) : NULL;
+
+        Py_XDECREF(coroutine);
+        return task;
     }
     return PyObject_Vectorcall(loop_state.task_type, stack, 1, loop_state.task_keywords);
 }

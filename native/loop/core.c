@@ -29,6 +29,7 @@ static int core_traverse(Core *core, visitproc visit, void *arg)
     Py_VISIT(core->thread_id);
     Py_VISIT(core->task_factory);
     Py_VISIT(core->current_handle);
+    Py_VISIT(core->options);
     Py_VISIT(core->transports);
     if ((result = ready_traverse(&core->ready, visit, arg)) != 0 ||
         (result = timers_traverse(&core->timers, visit, arg)) != 0 ||
@@ -49,6 +50,7 @@ static int core_clear(Core *core)
     Py_CLEAR(core->task_factory);
     Py_CLEAR(core->current_handle);
     Py_CLEAR(core->thread_id);
+    Py_CLEAR(core->options);
     Py_CLEAR(core->transports);
     return 0;
 }
@@ -166,6 +168,7 @@ static PyObject *core_close(Core *core, PyObject *Py_UNUSED(unused))
     watchers_clear(core);
     operations_forget(core);
     core_wake_close(core);
+    Py_CLEAR(core->options);
     PyMem_Free(core->hot);
     core->hot = NULL;
     Py_RETURN_NONE;

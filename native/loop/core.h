@@ -90,6 +90,7 @@ typedef struct Core {
     PyObject *thread_id; /* the attributes of these names that asyncio.BaseEventLoop sets */
     PyObject *task_factory;
     PyObject *current_handle;
+    PyObject *options; /* {"loop": this}, for futures and tasks; NULL: not made */
     PyObject *transports; /* the dict of its WeakValueDictionary _transports; NULL: not known yet */
 
     char *hot; /* what is received goes here first; HOT_SIZE bytes, NULL: not made */
@@ -119,7 +120,6 @@ struct loop_state {
     PyObject *unsupported_error; /* io.UnsupportedOperation */
     PyObject *owner_error; /* aioring.RingOwnerError */
     PyObject *forked_error; /* aioring.RingForkedError */
-    PyObject *future_keywords; /* ("loop",) */
     PyObject *task_keywords; /* ("loop", "name", "context") */
     PyObject *empty_tuple;
     /* Interned names, as str_NAME. */
@@ -148,6 +148,7 @@ struct loop_state {
     X(context)                                                                                                        \
     X(data_received)                                                                                                  \
     X(fileno)                                                                                                         \
+    X(loop)                                                                                                           \
     X(set_result)
 #define DECLARE_NAME(name) PyObject *str_##name;
     LOOP_NAMES(DECLARE_NAME)

@@ -50,14 +50,12 @@ static int import_all(void)
     loop_state.unsupported_error = import_name("io", "UnsupportedOperation");
     loop_state.owner_error = import_name("aioring._errors", "RingOwnerError");
     loop_state.forked_error = import_name("aioring._errors", "RingForkedError");
-    loop_state.future_keywords = Py_BuildValue("(s)", "loop");
     loop_state.task_keywords = Py_BuildValue("(sss)", "loop", "name", "context");
     loop_state.empty_tuple = PyTuple_New(0);
     return loop_state.base_create_task != NULL && loop_state.future_type != NULL && loop_state.task_type != NULL &&
                    loop_state.socket_type != NULL && loop_state.owner_error != NULL &&
                    loop_state.unsupported_error != NULL &&
-                   loop_state.forked_error != NULL && loop_state.future_keywords != NULL &&
-                   loop_state.task_keywords != NULL && loop_state.empty_tuple != NULL
+                   loop_state.forked_error != NULL && loop_state.task_keywords != NULL && loop_state.empty_tuple != NULL
                ? 0
                : -1;
 }
