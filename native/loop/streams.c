@@ -181,7 +181,7 @@ static PyObject *wait_for_data(StreamCall *call)
     return waiter;
 }
 
-/* It is about to wait: finds what feeds the reader. 0, or -1 if another waits already. */
+/* It is about to wait: finds what feeds the reader, if that goes on. 0, or -1 if another waits already. */
 static int find_source(StreamCall *call)
 {
     PyObject *transport = get(call->stream, loop_state.str__transport);
@@ -190,7 +190,8 @@ static int find_source(StreamCall *call)
 
     if (transport == NULL)
         return -1;
-    if (PyObject_TypeCheck(transport, loop_state.stream_type) && stream->reader != NULL && stream->core != NULL)
+    if (PyObject_TypeCheck(transport, loop_state.stream_type) && stream->reader != NULL && stream->core != NULL &&
+        !stream->closing && !stream->read_ended)
         reader = weak_target(stream->reader);
     Py_XDECREF(reader);
     if (reader != call->stream) {
@@ -267,17 +268,11 @@ static int check_exception(PyObject *reader)
     return error != Py_None ? -1 : 0;
 }
 
-/* What read() gives if the buffer is empty: its end, what is read now, the turn of others, or a future. */
+/* What read() gives if the buffer is empty: what is read now, the turn of others, its end, or a future. */
 static PySendResult read_empty(StreamCall *call, PyObject **result)
 {
-    int eof = is_true(call->stream, loop_state.str__eof);
+    int eof;
 
-    if (eof < 0)
-        return PYGEN_ERROR;
-    if (eof != 0) {
-        *result = PyBytes_FromStringAndSize(NULL, 0);
-        return *result != NULL ? PYGEN_RETURN : PYGEN_ERROR;
-    }
     if (call->state == NEW) {
         call->state = RUNNING;
         if (find_source(call) != 0)
@@ -291,12 +286,15 @@ static PySendResult read_empty(StreamCall *call, PyObject **result)
         *result = read_source(call);
         if (*result != NULL)
             return PYGEN_RETURN;
-        if (PyErr_Occurred())
+        if (PyErr_Occurred() || check_exception(call->stream) != 0)
             return PYGEN_ERROR;
         call->turn = call->woken = false;
     }
-    *result = wait_for_data(call);
-    return *result != NULL ? PYGEN_NEXT : PYGEN_ERROR;
+    eof = is_true(call->stream, loop_state.str__eof);
+    if (eof < 0)
+        return PYGEN_ERROR;
+    *result = eof != 0 ? PyBytes_FromStringAndSize(NULL, 0) : wait_for_data(call);
+    return *result == NULL ? PYGEN_ERROR : eof != 0 ? PYGEN_RETURN : PYGEN_NEXT;
 }
 
 static PySendResult read_step(StreamCall *call, PyObject **result)
@@ -305,9 +303,10 @@ static PySendResult read_step(StreamCall *call, PyObject **result)
     PyObject *buffer;
     PySendResult step;
     /* By the reader itself, which has what it waited for. */
-    bool fed = call->state != NEW && !call->turn && !call->woken;
+    bool fed = call->state == RUNNING && !call->turn && !call->woken;
 
-    if (fed ? PyObject_SetAttr(reader, loop_state.str__waiter, Py_None) != 0 : check_exception(reader) != 0)
+    if (call->state == NEW ? check_exception(reader) != 0
+                           : fed && PyObject_SetAttr(reader, loop_state.str__waiter, Py_None) != 0)
         return PYGEN_ERROR;
     if (call->size == 0) {
         *result = PyBytes_FromStringAndSize(NULL, 0);
