@@ -142,12 +142,14 @@ struct loop_state {
     X(_transport)                                                                                                     \
     X(_waiter)                                                                                                        \
     X(add_note)                                                                                                       \
+    X(buffer_updated)                                                                                                 \
     X(cancel)                                                                                                         \
     X(cancelled)                                                                                                      \
     X(characters_written)                                                                                             \
     X(context)                                                                                                        \
     X(data_received)                                                                                                  \
     X(fileno)                                                                                                         \
+    X(get_buffer)                                                                                                     \
     X(loop)                                                                                                           \
     X(set_result)
 #define DECLARE_NAME(name) PyObject *str_##name;

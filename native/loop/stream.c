@@ -275,9 +275,19 @@ static int read_large(Stream *stream)
     return result != 0 ? result : read_on(stream, (size_t)size, LARGE_ROOM);
 }
 
+/* A method of the protocol that takes a number. */
+static PyObject *call_with_number(PyObject *protocol, PyObject *method, Py_ssize_t number)
+{
+    PyObject *argument = PyLong_FromSsize_t(number);
+    PyObject *result = argument != NULL ? PyObject_CallMethodOneArg(protocol, method, argument) : NULL;
+
+    Py_XDECREF(argument);
+    return result;
+}
+
 static int read_buffered(Stream *stream)
 {
-    PyObject *buffer = PyObject_CallMethod(stream->protocol, "get_buffer", "i", -1);
+    PyObject *buffer = call_with_number(stream->protocol, loop_state.str_get_buffer, -1);
     Py_buffer view;
     PyObject *done;
     ssize_t size;
@@ -303,7 +313,7 @@ static int read_buffered(Stream *stream)
         return read_failed(stream, code);
     if (size == 0)
         return read_eof(stream);
-    done = PyObject_CallMethod(stream->protocol, "buffer_updated", "n", (Py_ssize_t)size);
+    done = call_with_number(stream->protocol, loop_state.str_buffer_updated, size);
     if (done == NULL)
         return fail(stream, "Fatal error: protocol.buffer_updated() call failed.");
     Py_DECREF(done);
