@@ -3,7 +3,7 @@
 #define AIORING_LOOP_COROUTINE_H
 
 /*
- * What the coroutines in C have in common: SocketCall (socket.c), StreamCall (streams.c) and Transfer (transfer.c). Each
+ * What the coroutines in C have in common: SocketCall (socket.c), StreamCall (streams.c), Transfer (transfer.c). Each
  * begins with COROUTINE_HEAD, has its own Py_am_send, throw() and close(), and the rest from here.
  */
 #include "core.h"

@@ -258,11 +258,11 @@ static int check_open(const SocketCall *call)
 }
 
 /*
- * Who answers requests finds nothing when it asks for the next one: a system call for EAGAIN. Where that was in vain, the
- * calls that follow let the others have their turn, if there are any, and look then: on a busy loop the request has come
- * by that time, and neither a poll nor a future is needed. Where that was in vain they poll at once. Guesses, by an fd
- * that may be another socket's by now: wrong, they cost a turn of the loop, as a poll of what is readable completes at
- * once.
+ * Who answers requests finds nothing when it asks for the next one: a system call for EAGAIN. Where that was in vain,
+ * the calls that follow let the others have their turn, if there are any, and look then: on a busy loop the request has
+ * come by that time, and neither a poll nor a future is needed. Where that was in vain they poll at once. Guesses, by an
+ * fd that may be another socket's by now: wrong, they cost a turn of the loop, as a poll of what is readable completes
+ * at once.
  */
 
 /* Not one of no bytes, which may have nothing to wait for. */

@@ -239,9 +239,9 @@ bool reader_wake(Stream *stream)
 }
 
 /*
- * What there is to read now, for a read() that waited while the reader has nothing: after an event, or after a turn of the
- * others. That is in place of a future: on a busy loop there is something to read by that time. NULL without an
- * exception: nothing.
+ * What there is to read now, for a read() that waited and whose reader has nothing: after an event, or after a turn of
+ * the others. That is in place of a future: on a busy loop the event has come by that time. NULL without an exception:
+ * nothing.
  */
 static PyObject *read_source(StreamCall *call)
 {

@@ -6,8 +6,8 @@
 #include <stdint.h>
 
 /*
- * Something that is worth trying where it mostly succeeds. Each time in a row that it was in vain doubles how often it is
- * not tried then, up to TRIAL_SKIPPED.
+ * Something that is worth trying where it mostly succeeds. Each time in a row that it was in vain doubles how often it
+ * is not tried then, up to TRIAL_SKIPPED.
  */
 #define TRIAL_SKIPPED 127
 struct trial {
@@ -15,7 +15,7 @@ struct trial {
     uint8_t left;
 };
 
-/* Whether to try now. */
+/* Whether to try now; trial_ended() is told how it went. */
 static inline bool trial_due(struct trial *trial)
 {
     if (trial->left == 0)
@@ -26,7 +26,10 @@ static inline bool trial_due(struct trial *trial)
 
 static inline void trial_ended(struct trial *trial, bool successful)
 {
-    trial->skipped = successful ? 0 : trial->skipped < TRIAL_SKIPPED ? (uint8_t)(2 * trial->skipped + 1) : TRIAL_SKIPPED;
+    if (successful)
+        trial->skipped = 0;
+    else if (trial->skipped < TRIAL_SKIPPED)
+        trial->skipped = (uint8_t)(2 * trial->skipped + 1);
     trial->left = trial->skipped;
 }
 
