@@ -65,6 +65,8 @@ PYTHON_ONLY = tuple(
 SHELLS = (
     "tests/aioring/test_streams.py::test_subprocesses",
     "tests/aioring/test_subprocesses.py::test_exit_codes_and_signals",
+    "tests/vm/test_doctor.py::test_without_user_namespaces_left",
+    "tests/vm/test_doctor.py::test_with_memfds_that_cannot_be_executed",
 )
 
 RESIDENT = (
