@@ -14,10 +14,11 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, Final, cast
 
 from vm._errors import CrosscheckError, InstanceStateError, VMError
-from vm._interpreted import TURN, Interpreted, in_thread
+from vm._interpreted import TURN, Interpreted
 from vm._linux import LinuxHome
 from vm._nursery import sandbox_error
 from vm._sandbox import ffi, lib
+from vm._threads import in_thread
 from vm.isa import REGISTERS
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class Crosschecked:
         if self._event in _EVENTS:
             self._compare_states()
             difference = ffi.new("struct sandbox_difference *")
-            self._comparing = in_thread(Crosschecked._compare_memory, self, difference)
+            self._comparing = asyncio.create_task(in_thread(Crosschecked._compare_memory, self, difference))
             self._judge(await asyncio.shield(self._comparing), difference)
         return self._event
 

@@ -8,19 +8,18 @@ import asyncio
 import errno
 import logging
 import os
-import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from vm._errors import InstanceStateError, SandboxError, VMError
+from vm._in_process import InProcessHome
 from vm._nursery import sandbox_error
 from vm._restore import restore
 from vm._sandbox import ffi, lib
 from vm._thread_cpu import ThreadCpu
 
 if TYPE_CHECKING:
-    from vm._machine import Machine
     from vm._module import Module
     from vm._sandbox import CData
     from vm._snapshot import Snapshot
@@ -157,22 +156,13 @@ class Generic:
         return InstanceStateError("the guest was stopped for good")
 
 
-class GenericHome:
+class GenericHome(InProcessHome):
     """All guests of an engine with ``sandbox="generic"``."""
 
     def __init__(self, counters: Counters) -> None:
-        self._counters = counters
+        super().__init__(counters)
         self._handle: CData = ffi.NULL
         self._threads: ThreadPoolExecutor | None = None
-        self._machines: weakref.WeakSet[Generic] = weakref.WeakSet()
-
-    @property
-    def processes(self) -> int:
-        return 0
-
-    @property
-    def idle(self) -> int:
-        return 0
 
     async def start(self) -> None:
         """Installs the signal handlers. Raises `SandboxError`."""
@@ -187,25 +177,15 @@ class GenericHome:
         self._handle = ffi.gc(result[0], lib.sandbox_generic_close)
         self._threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="vm-generic")
 
-    async def acquire(self, module: Module, tenant: Hashable, snapshot: Snapshot | None) -> Generic:
+    async def _make(self, module: Module, snapshot: Snapshot | None) -> Generic:
         assert self._threads is not None
         machine = Generic(module._image, self._handle, self._threads)
         if snapshot is not None:
             await restore(lib.sandbox_generic_restore, machine._handle, snapshot._open_handle())
-        self._machines.add(machine)
-        self._counters.spawned += 1
         return machine
 
-    async def release(self, module: Module, machine: Machine, *, reusable: bool) -> None:
-        machine.kill()
-        await cast(Generic, machine).gone()
-
     async def aclose(self) -> None:
-        machines = list(self._machines)
-        for machine in machines:
-            machine.kill()
-        for machine in machines:
-            await machine.gone()
+        await super().aclose()
         threads, self._threads = self._threads, None
         if threads is not None:
             threads.shutdown()  # all are idle

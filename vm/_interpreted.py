@@ -5,39 +5,26 @@ from __future__ import annotations
 
 import asyncio
 import os
-import weakref
-from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from vm._errors import InstanceStateError, VMError
+from vm._in_process import InProcessHome
 from vm._nursery import sandbox_error
 from vm._restore import restore
 from vm._sandbox import ffi, lib
 from vm._thread_cpu import ThreadCpu
+from vm._threads import in_thread
 
 if TYPE_CHECKING:
-    from vm._machine import Machine
     from vm._module import Module
     from vm._sandbox import CData
     from vm._snapshot import Snapshot
-    from vm._statistics import Counters
 
 #: Instructions that run on the event loop's thread first: some tens of microseconds.
 _INLINE: Final = 10_000
 #: Instructions of one turn in a thread, where a memset counts as many as it has bytes: some tens of milliseconds, so
 #: that many guests share few threads.
 TURN: Final = 10_000_000
-
-
-def in_thread(function: Callable[..., int], *arguments: object) -> asyncio.Task[int]:
-    """Calls `function` in a thread of the executor. With the result the thread has let go of `arguments`, which it
-    otherwise holds on to until it gets its next turn: closing an instance would free no memory."""
-    held = [arguments]
-
-    def call() -> int:
-        return function(*held.pop())
-
-    return asyncio.ensure_future(asyncio.to_thread(call))
 
 
 class Interpreted:
@@ -82,7 +69,7 @@ class Interpreted:
     async def turn(self) -> int:
         """One turn in a thread; SANDBOX_BUSY if it needs another. A cancelled one goes on, and is waited for again."""
         if self._turn is None:
-            self._turn = in_thread(_run, self._cpu, self._handle, TURN, True)
+            self._turn = asyncio.create_task(in_thread(_run, self._cpu, self._handle, TURN, True))
         event = await asyncio.shield(self._turn)
         self._turn = None
         return lib.SANDBOX_DIED if self.dead else event
@@ -112,39 +99,14 @@ def _run(cpu: ThreadCpu, handle: CData, budget: int, may_block: bool) -> int:
         return lib.sandbox_interpreted_run(handle, budget, may_block)
 
 
-class InterpreterHome:
+class InterpreterHome(InProcessHome):
     """All guests of an engine with ``backend="interpreter"``."""
-
-    def __init__(self, counters: Counters) -> None:
-        self._counters = counters
-        self._machines: weakref.WeakSet[Interpreted] = weakref.WeakSet()
-
-    @property
-    def processes(self) -> int:
-        return 0
-
-    @property
-    def idle(self) -> int:
-        return 0
 
     async def start(self) -> None:
         """There is nothing to prepare."""
 
-    async def acquire(self, module: Module, tenant: Hashable, snapshot: Snapshot | None) -> Interpreted:
+    async def _make(self, module: Module, snapshot: Snapshot | None) -> Interpreted:
         machine = Interpreted(module._image)
         if snapshot is not None:
             await machine.restore(snapshot, lazy=True)
-        self._machines.add(machine)
-        self._counters.spawned += 1
         return machine
-
-    async def release(self, module: Module, machine: Machine, *, reusable: bool) -> None:
-        machine.kill()
-        await cast(Interpreted, machine).gone()
-
-    async def aclose(self) -> None:
-        machines = list(self._machines)
-        for machine in machines:
-            machine.kill()
-        for machine in machines:
-            await machine.gone()
