@@ -142,7 +142,13 @@ class Execution:
                 if admitted:
                     try:
                         if not self._interrupted:
-                            event = await self._turn(machine)
+                            pc = machine.guest.next_pc
+                            if self._limits.cpu is None:
+                                event = self._resume(machine, pc)
+                                if event == lib.SANDBOX_BUSY:
+                                    event = await self._wait(machine, pc)
+                            else:
+                                event = await self._run_within(machine, pc, self._limits.cpu)
                     except asyncio.CancelledError:
                         raise
                     except BaseException:
@@ -168,21 +174,21 @@ class Execution:
             self._place = None
             self._engine._counters.queue_time.add(monotonic_ns() - queued)
 
-    async def _turn(self, machine: Machine) -> int:
+    def _resume(self, machine: Machine, pc: int) -> int:
         """Has the guest on a processor, which it was admitted to."""
         engine = self._engine
         # What took long the last time is not worth polling for; what just missed the limit is.
-        pc = machine.guest.next_pc
-        worthwhile = self._durations.get(pc, 0) < 2 * engine._spin_ns
-        spin, rounds = engine._polling() if worthwhile else (0, 0)
-        if self._limits.cpu is None:
-            event = machine.resume(spin, rounds)
-            return await self._wait(machine, pc) if event == lib.SANDBOX_BUSY else event
+        if self._durations.get(pc, 0) >= 2 * engine._spin_ns:
+            return machine.resume(0, 0)
+        return machine.resume(*engine._polling())
+
+    async def _run_within(self, machine: Machine, pc: int, cpu: float) -> int:
+        """The same, for no longer than its processor time (seconds) lasts."""
         before = machine.cpu_ns()
         try:
-            event = machine.resume(spin, rounds)
+            event = self._resume(machine, pc)
             if event == lib.SANDBOX_BUSY:
-                left = max(self._limits.cpu - self._cpu_used / 1e9, _CPU_RESOLUTION)
+                left = max(cpu - self._cpu_used / 1e9, _CPU_RESOLUTION)
                 # once it may have used all that is left: how much it was is known when it has stopped
                 timer = asyncio.get_running_loop().call_later(left, self.preempt, 0)
                 try:

@@ -362,8 +362,8 @@ class Instance:
 
     async def _finish(self, export: str | int) -> None:
         """Runs the guest and serves its host calls until it returns."""
+        machine = self._stopped_machine()
         while True:
-            machine = self._stopped_machine()
             event = await self._execution.run()
             self._check_not_closed()
             # these two are most: they need no object that tells of them
@@ -371,7 +371,12 @@ class Instance:
                 return
             if event == lib.SANDBOX_HOST_CALL:
                 self._engine._counters.host_calls += 1
-                await self._serve(int(machine.guest.host_call), export)
+                guest = machine.guest
+                function = self._host_function(guest.host_call, export)
+                result = function.start(self._caller, guest.regs)
+                if result is not None and not isinstance(result, int) and inspect.isawaitable(result):
+                    result = await result
+                function.finish(result, self._stopped_machine().guest.regs)  # it may have closed the instance
                 continue
             interrupt = self._interrupt(machine, event)
             if isinstance(interrupt, PageFault):
@@ -380,19 +385,15 @@ class Instance:
                 raise TrapError(pc=interrupt.pc, export=str(export), frames=self._frames(interrupt.pc))
             elif isinstance(interrupt, OutOfGas):
                 raise OutOfGasError(pc=interrupt.pc, export=str(export), frames=self._frames(interrupt.pc))
+            self._stopped_machine()
 
-    async def _serve(self, index: int, export: str | int) -> None:
+    def _host_function(self, index: int, export: str | int) -> BoundHostFunction:
         functions = self._functions or ()
-        if index >= len(functions):
-            pc = self.program_counter
-            reason = f"host call {index}, which no host function serves"
-            raise TrapError(pc=pc, export=str(export), reason=reason, frames=self._frames(pc))
-        function = functions[index]
-        result = function.start(self._caller, self._stopped_machine().guest.regs)
-        if result is not None and not isinstance(result, int) and inspect.isawaitable(result):
-            result = await result
-        # the function may have closed the instance
-        function.finish(result, self._stopped_machine().guest.regs)
+        if index < len(functions):
+            return functions[index]
+        pc = self.program_counter
+        reason = f"host call {index}, which no host function serves"
+        raise TrapError(pc=pc, export=str(export), reason=reason, frames=self._frames(pc))
 
     async def _page_in(self, fault: PageFault, export: str | int) -> None:
         """Has the linker's handler serve a page fault."""
