@@ -7,7 +7,7 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from vm._loops import new_event_loop
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "native")]
 
+from commands import Template
 from processes import Census, census
 
 # A shell starts what runs in the background with SIGINT ignored, and children inherit that: they would never see the
@@ -72,6 +73,14 @@ async def engine(nothing_left: Census) -> AsyncIterator[vm.Engine]:
     """An open engine, which leaves nothing behind."""
     async with vm.Engine() as engine:
         yield engine
+
+
+@pytest.fixture(scope="module")
+def template() -> Iterator[Template]:
+    """What a `Command` starts from."""
+    template = Template()
+    yield template
+    template.close()
 
 
 @pytest.fixture(scope="session")

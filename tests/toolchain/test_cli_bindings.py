@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from commands import Command, Template
 from elf_writer import A0, A1, RET, add, main
 
 import vm
@@ -17,12 +17,9 @@ from vm.signatures import HEADER
 from vm.toolchain import link
 
 
-def pvm(directory: Path, *arguments: str) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("PVM_TRACEBACK", "COLUMNS")}
-    command = [sys.executable, "-W", "error", "-m", "vm.cli", *arguments]
-    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout, done.stderr
+@pytest.fixture
+def pvm(directory: Path, template: Template) -> Command:
+    return Command(directory, template)
 
 
 @pytest.fixture
@@ -34,18 +31,18 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_bindings_of_a_linked_guest(directory: Path) -> None:
+def test_bindings_of_a_linked_guest(pvm: Command, directory: Path) -> None:
     source = module_source(vm.ProgramBlob.parse((directory / "guest.polkavm").read_bytes()))
     assert "async def main(self, a: int, b: int, /) -> int:" in source
-    assert pvm(directory, "bindings", "guest.polkavm") == (0, source, "")
-    assert pvm(directory, "bindings", "guest.polkavm", "-o", "guest.py") == (0, "", "")
+    assert pvm("bindings", "guest.polkavm") == (0, source, "")
+    assert pvm("bindings", "guest.polkavm", "-o", "guest.py") == (0, "", "")
     assert (directory / "guest.py").read_text() == source
-    assert pvm(directory, "compile", "guest.polkavm", "-o", "guest.pvmc")[0] == 0
-    assert pvm(directory, "bindings", "guest.pvmc") == (0, source, ""), "a compiled module holds its program"
+    assert pvm("compile", "guest.polkavm", "-o", "guest.pvmc")[0] == 0
+    assert pvm("bindings", "guest.pvmc") == (0, source, ""), "a compiled module holds its program"
 
 
-def test_a_host_imports_what_was_written(directory: Path) -> None:
-    assert pvm(directory, "bindings", "guest.polkavm", "--output", "guest.py") == (0, "", "")
+def test_a_host_imports_what_was_written(pvm: Command, directory: Path) -> None:
+    assert pvm("bindings", "guest.polkavm", "--output", "guest.py") == (0, "", "")
     (directory / "host.py").write_text(
         """
 import asyncio, guest, vm
@@ -63,33 +60,33 @@ asyncio.run(main())
     assert (done.stdout, done.stderr) == ("-42\n", "")
 
 
-def test_errors(directory: Path) -> None:
+def test_errors(pvm: Command, directory: Path) -> None:
     (directory / "not.polkavm").write_bytes(b"PVM\0\x07")
     program = vm.ProgramBlob.parse((directory / "guest.polkavm").read_bytes())
     data = program.to_bytes()
     damaged = data.replace(HEADER + b"export", HEADER + b"xxport")
     (directory / "damaged.polkavm").write_bytes(damaged)
-    assert pvm(directory, "bindings", "none.polkavm") == (
+    assert pvm("bindings", "none.polkavm") == (
         3,
         "",
         "pvm: cannot read none.polkavm: No such file or directory\n",
     )
-    assert pvm(directory, "bindings", "not.polkavm")[::2] == (
+    assert pvm("bindings", "not.polkavm")[::2] == (
         3,
         "pvm: not.polkavm: invalid program blob: unknown instruction set version 7 at byte 0x4\n",
     )
-    status, output, errors = pvm(directory, "bindings", "damaged.polkavm", "-o", "out.py")
+    status, output, errors = pvm("bindings", "damaged.polkavm", "-o", "out.py")
     assert (status, output) == (3, "")
     assert errors.startswith("pvm: damaged.polkavm: invalid program blob: no signature: xxport main(ii)i at byte 0x11 ")
     assert not (directory / "out.py").exists()
-    assert pvm(directory, "run", "--backend", "interpreter", "damaged.polkavm", "main", "1", "2")[:2] == (0, "3\n")
-    status, _, errors = pvm(directory, "bindings", "guest.polkavm", "-o", "none/x.py")
+    assert pvm("run", "--backend", "interpreter", "damaged.polkavm", "main", "1", "2")[:2] == (0, "3\n")
+    status, _, errors = pvm("bindings", "guest.polkavm", "-o", "none/x.py")
     assert (status, errors) == (74, "pvm: cannot write none/x.py: No such file or directory\n")
 
 
-def test_help(directory: Path) -> None:
-    status, output, _ = pvm(directory, "bindings", "--help")
+def test_help(pvm: Command, directory: Path) -> None:
+    status, output, _ = pvm("bindings", "--help")
     assert status == 0
     assert "typed Python module" in output
     assert "--output" in output
-    assert "bindings" in pvm(directory, "--help")[1]
+    assert "bindings" in pvm("--help")[1]

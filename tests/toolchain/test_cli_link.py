@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import Command, Template
 from elf_writer import A0, A1, ECALL, RET, add, main
 
 from vm.debug_info import DebugInfo
@@ -20,12 +18,9 @@ from vm.toolchain import link
 GUEST = main(add(A0, A0, A1), RET).to_bytes()
 
 
-def pvm(directory: Path, *arguments: str) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("PVM_TRACEBACK", "COLUMNS")}
-    command = [sys.executable, "-W", "error", "-m", "vm.cli", *arguments]
-    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout, done.stderr
+@pytest.fixture
+def pvm(directory: Path, template: Template) -> Command:
+    return Command(directory, template)
 
 
 @pytest.fixture
@@ -35,23 +30,23 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_link_and_run(directory: Path) -> None:
-    assert pvm(directory, "link", "guest.elf", "-o", "guest.polkavm") == (0, "", "")
+def test_link_and_run(pvm: Command, directory: Path) -> None:
+    assert pvm("link", "guest.elf", "-o", "guest.polkavm") == (0, "", "")
     assert (directory / "guest.polkavm").read_bytes() == link(GUEST).to_bytes()
-    assert pvm(directory, "run", "--backend", "interpreter", "guest.polkavm", "main", "2", "40")[:2] == (0, "42\n")
+    assert pvm("run", "--backend", "interpreter", "guest.polkavm", "main", "2", "40")[:2] == (0, "42\n")
 
 
-def test_options(directory: Path) -> None:
+def test_options(pvm: Command, directory: Path) -> None:
     options = ("--isa", "jam_v1", "--no-optimize", "--strip")
-    assert pvm(directory, "link", *options, "guest.elf", "--output", "guest.polkavm") == (0, "", "")
+    assert pvm("link", *options, "guest.elf", "--output", "guest.polkavm") == (0, "", "")
     program = ProgramBlob.parse((directory / "guest.polkavm").read_bytes())
     assert program == link(GUEST, isa=InstructionSet.JAM_V1, optimize=False, strip=True)
     assert not DebugInfo(program).present
 
 
-def test_errors_are_one_line(directory: Path) -> None:
+def test_errors_are_one_line(pvm: Command, directory: Path) -> None:
     (directory / "out.polkavm").write_bytes(b"before")
-    status, output, errors = pvm(directory, "link", "wrong.elf", "-o", "out.polkavm")
+    status, output, errors = pvm("link", "wrong.elf", "-o", "out.polkavm")
     assert (status, output) == (3, "")
     assert errors == (
         "pvm: wrong.elf: ecall in section .text at offset 0x0 in main; "
@@ -60,17 +55,17 @@ def test_errors_are_one_line(directory: Path) -> None:
     assert (directory / "out.polkavm").read_bytes() == b"before"
 
 
-def test_other_errors(directory: Path) -> None:
-    assert pvm(directory, "link", "none.elf", "-o", "x")[2] == "pvm: cannot read none.elf: No such file or directory\n"
-    assert "--isa must be one of" in pvm(directory, "link", "guest.elf", "-o", "x", "--isa", "z80")[2]
-    status, _, errors = pvm(directory, "link", "guest.elf", "-o", "none/x")
+def test_other_errors(pvm: Command, directory: Path) -> None:
+    assert pvm("link", "none.elf", "-o", "x")[2] == "pvm: cannot read none.elf: No such file or directory\n"
+    assert "--isa must be one of" in pvm("link", "guest.elf", "-o", "x", "--isa", "z80")[2]
+    status, _, errors = pvm("link", "guest.elf", "-o", "none/x")
     assert (status, errors) == (74, "pvm: cannot write none/x: No such file or directory\n")
-    status, _, errors = pvm(directory, "link", "guest.elf", "-o", "x", "--isa", "latest32")
+    status, _, errors = pvm("link", "guest.elf", "-o", "x", "--isa", "latest32")
     assert status == 3
     assert "compile for riscv32" in errors
 
 
-def test_errors_as_json_are_for_other_commands(directory: Path) -> None:
-    status, output, _ = pvm(directory, "link", "wrong.elf", "-o", "x", "--json")
+def test_errors_as_json_are_for_other_commands(pvm: Command, directory: Path) -> None:
+    status, output, _ = pvm("link", "wrong.elf", "-o", "x", "--json")
     assert status == 2
     assert "error" in json.loads(output)

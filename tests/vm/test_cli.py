@@ -9,13 +9,11 @@ import os
 import select
 import signal
 import struct
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
+from commands import Command, Template
 
 from vm import InstructionSet, ProgramBlob
 from vm._varint import encode_varint
@@ -78,56 +76,12 @@ def blob(
     ).to_bytes()
 
 
-class Command:
-    """``pvm`` in a directory with programs; it warns of nothing, or fails."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.environment = {k: v for k, v in os.environ.items() if k not in ("PVM_TRACEBACK", "COLUMNS", "FORCE_COLOR")}
-
-    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-        command = [sys.executable, "-W", "error", "-m", "vm.cli", *arguments]
-        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        return subprocess.Popen(command, cwd=self.directory, env=self.environment, text=True, **pipes)
-
-    def __call__(self, *arguments: str, **options: Any) -> tuple[int, str, str]:
-        """Exit status, standard output (if it is not given elsewhere) and standard error."""
-        with self.start(*arguments, **options) as process:
-            output, errors = process.communicate()
-        return process.returncode, output or "", errors
-
-    def prints(self, *arguments: str) -> str:
-        status, output, errors = self(*arguments)
-        assert (status, errors) == (0, "")
-        return output
-
-    def fails(self, status: int, *arguments: str) -> str:
-        """What it says, in one line on standard error."""
-        actual, output, errors = self(*arguments)
-        assert (actual, output) == (status, ""), errors
-        assert errors.startswith("pvm: ")
-        assert errors.count("\n") == 1
-        assert errors.endswith("\n")
-        assert errors.isascii()
-        assert errors[:-1].isprintable()
-        return errors.removeprefix("pvm: ").removesuffix("\n")
-
-    def reports(self, status: int, *arguments: str) -> dict[str, Any]:
-        """The error that it prints with --json."""
-        actual, output, errors = self(*arguments)
-        assert (actual, errors) == (status, "")
-        assert output.count("\n") == 1
-        error: dict[str, Any] = json.loads(output)["error"]
-        assert error["status"] == status
-        return error
-
-
 @pytest.fixture
-def pvm(tmp_path: Path) -> Command:
+def pvm(tmp_path: Path, template: Template) -> Command:
     (tmp_path / "add.polkavm").write_bytes(blob(ADD))
     (tmp_path / "many.polkavm").write_bytes(blob(MANY))
     (tmp_path / "importing.polkavm").write_bytes(blob(IMPORTING, [b"number"]))
-    return Command(tmp_path)
+    return Command(tmp_path, template)
 
 
 @pytest.fixture

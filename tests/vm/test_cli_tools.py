@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import struct
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from commands import Command, Template
 
 import aioring
 import vm
@@ -48,42 +48,12 @@ PROGRAM = ProgramBlob.parse(assemble(SOURCE))
 NATIVE = "        | "
 
 
-class Command:
-    """``pvm`` in a directory of its own; it warns of nothing, or fails."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.environment = {k: v for k, v in os.environ.items() if k not in ("PVM_TRACEBACK", "COLUMNS", "FORCE_COLOR")}
-
-    def __call__(self, *arguments: str, **options: Any) -> tuple[int, str, str]:
-        """Exit status, standard output and standard error."""
-        command = [sys.executable, "-W", "error", "-m", "vm.cli", *arguments]
-        done = subprocess.run(
-            command, cwd=self.directory, env=self.environment, capture_output=True, text=True, check=False, **options
-        )
-        return done.returncode, done.stdout, done.stderr
-
-    def prints(self, *arguments: str, **options: Any) -> str:
-        status, output, errors = self(*arguments, **options)
-        assert (status, errors) == (0, "")
-        return output
-
-    def fails(self, status: int, *arguments: str, **options: Any) -> str:
-        """What it says, in one line on standard error."""
-        actual, output, errors = self(*arguments, **options)
-        assert (actual, output) == (status, ""), errors
-        assert errors.startswith("pvm: ")
-        assert errors.count("\n") == 1
-        assert errors[:-1].isprintable()
-        return errors.removeprefix("pvm: ").removesuffix("\n")
-
-
 @pytest.fixture
-def pvm(tmp_path: Path) -> Command:
+def pvm(tmp_path: Path, template: Template) -> Command:
     (tmp_path / "source.pasm").write_text(SOURCE)
     (tmp_path / "program.polkavm").write_bytes(assemble(SOURCE))
     (tmp_path / "not.polkavm").write_bytes(b"PVM\0\x07")
-    return Command(tmp_path)
+    return Command(tmp_path, template)
 
 
 # --- asm --------------------------------------------------------------------------------------------------------------
