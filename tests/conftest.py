@@ -51,9 +51,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(seconds))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _forget_the_imports() -> None:
-    # what is there now will never be garbage: collections of single tests need not look at it
+@pytest.fixture(scope="module", autouse=True)
+def _forget_what_stays() -> None:
+    # The imports and pytest's reports of earlier modules will never be garbage: collections of single tests need not
+    # look at them. Nothing of a test is alive between modules.
     gc.collect()
     gc.freeze()
 
