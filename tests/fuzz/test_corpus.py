@@ -8,13 +8,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from driver import compile_c
+from driver import compile_sanitized
 from fuzz_blob import blob_of_input, check
 
 from vm import ProgramBlob, ProgramParseError
 
 HERE = Path(__file__).resolve().parent
-SANITIZERS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 # Inputs that are edge cases of their own.
 EMPTY = (b"", b"\0", b"PVM\0", b"PVM", b"\xff" * 300, bytes(300))
@@ -30,15 +29,8 @@ def replay(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler (cc) to build the fuzz target with")
-    directory = tmp_path_factory.mktemp("fuzz")
-    probe = directory / "probe.c"
-    probe.write_text("int main(void) { return 0; }\n")
-    command: list[str | Path] = [compiler, *SANITIZERS, probe, "-o", directory / "probe"]
-    if subprocess.run(command, capture_output=True).returncode != 0:
-        pytest.skip(f"{compiler} cannot link the address and undefined behaviour sanitizers")
-    output = directory / "replay"
-    # -O0: most of the time goes into compiling
-    compile_c(compiler, HERE / "fuzz_pvm.c", output, *SANITIZERS, "-O0", str(HERE / "replay.c"))
+    output = tmp_path_factory.mktemp("fuzz") / "replay"
+    compile_sanitized(compiler, HERE / "fuzz_pvm.c", output, str(HERE / "replay.c"))
     return output
 
 

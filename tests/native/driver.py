@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
+import pytest
 from reference import REGISTER_COUNT, Exit, ExitKind, Program
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,6 +32,9 @@ BMI2 = 1 << 3
 
 #: Of every compilation; `compile_c` adds its options.
 BASE = ["-std=gnu17", "-O1", "-fPIE", "-pie", "-Werror", *WARNINGS]
+
+#: Of what hostile input is given to. -O0: most of the time goes into compiling.
+SANITIZERS = ("-g", "-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 _NO_PC = 0xFFFF_FFFF
 _KINDS = {0: ExitKind.HALT, 2: ExitKind.ECALLI, 3: ExitKind.TRAP, 8: ExitKind.SBRK, 100: ExitKind.STEPS}
@@ -44,6 +48,17 @@ def compile_c(compiler: str, main: Path, output: Path, *options: str) -> None:
     with tempfile.TemporaryDirectory() as directory:
         own = _objects(compiler, flags, [main, *others], Path(directory), include)
         subprocess.run([compiler, *BASE, *flags, *library, *own, "-o", output], check=True)
+
+
+def compile_sanitized(compiler: str, main: Path, output: Path, *options: str) -> None:
+    """`compile_c` with AddressSanitizer and UndefinedBehaviorSanitizer; skips the test where they cannot be linked."""
+    with tempfile.TemporaryDirectory() as directory:
+        probe = Path(directory) / "probe.c"
+        probe.write_text("int main(void) { return 0; }\n")
+        command: list[str | Path] = [compiler, *SANITIZERS, probe, "-o", probe.with_suffix("")]
+        if subprocess.run(command, capture_output=True).returncode != 0:
+            pytest.skip(f"{compiler} cannot link the address and undefined behaviour sanitizers")
+    compile_c(compiler, main, output, *SANITIZERS, *options)
 
 
 @functools.cache

@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import random
 import struct
-import subprocess
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from driver import HERE, Driver, compile_c
+from driver import Driver
 from interpreter_driver import UNLIMITED, Guest, build
 from programs import (
     REGIONS,
@@ -27,7 +25,6 @@ from programs import (
 )
 from reference import A0, A1, A2, PAGE_SIZE, REGISTER_COUNT, Exit, ExitKind, Program
 from reference_gas import NAIVE, CostModel, MeteredInterpreter, Metering
-from test_robustness import SANITIZERS
 from test_vectors import cases, load, map_program
 
 from vm.isa import OPCODE_BY_NAME, REGISTERS, RETURN_TO_HOST, InstructionSet
@@ -590,22 +587,3 @@ def test_memory_and_time_are_linear_in_the_code(guest: Guest, opcode: int) -> No
 def test_programs_that_cannot_be(guest: Guest) -> None:
     assert guest.load(program(b"")) < 0
     assert guest.load(program(bytes(1)), jump_table_entry_size=5) < 0
-
-
-@pytest.fixture(scope="session")
-def robustness(compiler: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("interpreter_robustness")
-    probe = directory / "probe.c"
-    probe.write_text("int main(void) { return 0; }\n")
-    command: list[str | Path] = [compiler, *SANITIZERS, probe, "-o", directory / "probe"]
-    if subprocess.run(command, capture_output=True).returncode != 0:
-        pytest.skip(f"{compiler} cannot link the address and undefined behaviour sanitizers")
-    output = directory / "robustness"
-    compile_c(compiler, HERE / "interpreter_robustness.c", output, *SANITIZERS, "-O0")  # faster to compile
-    return output
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_random_code_under_sanitizers(robustness: Path, seed: int) -> None:
-    done = subprocess.run([robustness, str(seed), "20000"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
