@@ -11,8 +11,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import pytest
+from commands import Template
 from sdk_guests import ISA, Build, run_main
 
 import vm
@@ -26,14 +28,19 @@ uint32_t add(uint32_t a, uint32_t b) { return a + b; }
 HELLO = '#include <stdio.h>\nint main(int c, char **v) { printf("hello %s\\n", c > 1 ? v[1] : "world"); return c; }\n'
 
 
-def pvm(*words: str | Path, **changes: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "vm.cli", *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **changes},
-    )
+class Pvm(Protocol):
+    """``pvm`` with these words, and these changes of the environment."""
+
+    def __call__(self, *words: str | Path, **changes: str) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture
+def pvm(template: Template) -> Pvm:
+    def pvm(*words: str | Path, **changes: str) -> subprocess.CompletedProcess[str]:
+        arguments = [str(word) for word in words]
+        return subprocess.CompletedProcess(arguments, *template.run(arguments, Path.cwd(), {**os.environ, **changes}))
+
+    return pvm
 
 
 @pytest.fixture
@@ -51,7 +58,7 @@ Source = Callable[[str, str], Path]
 # --- the command ---
 
 
-def test_build_and_run_from_the_shell(compiler: None, source: Source, tmp_path: Path) -> None:
+def test_build_and_run_from_the_shell(pvm: Pvm, compiler: None, source: Source, tmp_path: Path) -> None:
     program = tmp_path / "hello.polkavm"
     built = pvm("build", source("hello.c", HELLO), "-o", program, "-Os")
     assert (built.returncode, built.stdout, built.stderr) == (0, "", "")
@@ -66,7 +73,7 @@ def test_build_and_run_from_the_shell(compiler: None, source: Source, tmp_path: 
     assert '"result": 1' in done.stdout
 
 
-def test_what_a_main_is_granted_on_the_command_line(compiler: None, source: Source, tmp_path: Path) -> None:
+def test_what_a_main_is_granted_on_the_command_line(pvm: Pvm, compiler: None, source: Source, tmp_path: Path) -> None:
     program = tmp_path / "cat.polkavm"
     text = """
         #include <stdio.h>
@@ -103,7 +110,7 @@ def test_what_a_main_is_granted_on_the_command_line(compiler: None, source: Sour
         assert done.stderr.count("\n") == 1
 
 
-def test_an_export_that_prints_gets_the_streams(compiler: None, source: Source, tmp_path: Path) -> None:
+def test_an_export_that_prints_gets_the_streams(pvm: Pvm, compiler: None, source: Source, tmp_path: Path) -> None:
     text = "#include <stdio.h>\n#include <pvm.h>\nPVM_EXPORT(int, say, int);\n"
     text += 'int say(int x) { return printf("%d\\n", x); }\n'
     program = tmp_path / "say.polkavm"
@@ -112,7 +119,7 @@ def test_an_export_that_prints_gets_the_streams(compiler: None, source: Source, 
     assert (done.returncode, done.stdout) == (0, "42\n3\n")
 
 
-def test_compiler_errors_pass_through(compiler: None, source: Source, tmp_path: Path) -> None:
+def test_compiler_errors_pass_through(pvm: Pvm, compiler: None, source: Source, tmp_path: Path) -> None:
     bad = source("bad.c", "int main(void) {\n    return undeclared;\n}\n")
     done = pvm("build", bad, "-o", tmp_path / "out")
     assert done.returncode == 3
@@ -125,7 +132,7 @@ def test_compiler_errors_pass_through(compiler: None, source: Source, tmp_path: 
     assert "error: use of undeclared identifier 'x'" in zig.stderr
 
 
-def test_missing_symbols_and_missing_exports_are_said(compiler: None, source: Source, tmp_path: Path) -> None:
+def test_missing_symbols_and_missing_exports_are_said(pvm: Pvm, compiler: None, source: Source, tmp_path: Path) -> None:
     done = pvm(
         "build", source("a.c", "int nowhere(void); int main(void) { return nowhere(); }\n"), "-o", tmp_path / "out"
     )
@@ -148,7 +155,9 @@ def test_missing_symbols_and_missing_exports_are_said(compiler: None, source: So
         (["a.c", "--stack-size", "-1"], 2, "stack"),
     ],
 )
-def test_a_wrong_command_line(compiler: None, tmp_path: Path, words: list[str], status: int, message: str) -> None:
+def test_a_wrong_command_line(
+    pvm: Pvm, compiler: None, tmp_path: Path, words: list[str], status: int, message: str
+) -> None:
     (tmp_path / "a.c").write_text(ADD)
     (tmp_path / "notes.txt").touch()
     words = [str(tmp_path / word) if word in ("a.c", "notes.txt") else word for word in words]
@@ -158,7 +167,7 @@ def test_a_wrong_command_line(compiler: None, tmp_path: Path, words: list[str], 
     assert done.stderr.count("\n") == 1
 
 
-def test_an_output_that_cannot_be_written(compiler: None, source: Source, tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written(pvm: Pvm, compiler: None, source: Source, tmp_path: Path) -> None:
     done = pvm("build", source("a.c", ADD), "-o", tmp_path / "no" / "such" / "folder")
     assert done.returncode == 74
     assert "cannot write" in done.stderr
