@@ -298,19 +298,20 @@ async def test_a_death_is_seen(threaded: vm.Engine) -> None:
             await running
 
 
-async def test_a_death_whose_wake_does_not_come_through(threaded: vm.Engine) -> None:
+async def test_a_death_whose_wake_does_not_come_through(nothing_left: Census) -> None:
     """On a busy machine the engine may be closed before the thread tells that a dead guest's word changed."""
-    module = await threaded.compile(basic())
-    async with await answering().instantiate(module) as instance:
-        running = asyncio.create_task(instance.call("spin"))
-        await until(lambda: "running" in repr(instance))
-        waiter = threaded._waiter
-        assert isinstance(waiter, ThreadWaiter)
-        asyncio.get_running_loop().remove_reader(waiter._event)
-        await threaded.aclose()
-        with pytest.raises(vm.SandboxDiedError, match="SIGKILL"):
-            await running
-        assert not running.cancelled()
+    async with vm.Engine(vm.Config(waiting="threads", spare_workers=0)) as engine:
+        module = await engine.compile(basic())
+        async with await answering().instantiate(module) as instance:
+            running = asyncio.create_task(instance.call("spin"))
+            await until(lambda: "running" in repr(instance))
+            waiter = engine._waiter
+            assert isinstance(waiter, ThreadWaiter)
+            asyncio.get_running_loop().remove_reader(waiter._event)
+            await engine.aclose()
+            with pytest.raises(vm.SandboxDiedError, match="SIGKILL"):
+                await running
+            assert not running.cancelled()
 
 
 async def test_more_guests_than_a_thread_waits_for(nothing_left: Census) -> None:
