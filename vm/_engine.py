@@ -72,7 +72,7 @@ class Engine:
         self._executions: set[Execution] = set()
         self._yielded = 0
         self._spin_ns = int(self.config.spin * 1e9)
-        self._polls = (self._spin_ns, _WORKER_SPIN if self._spin_ns else 0)
+        self._worker_spin = _WORKER_SPIN if self._spin_ns else 0
         self._most_polled = sys.maxsize if self.config.runs_in_process else self._processors - 1
 
     # --- life ---
@@ -282,14 +282,6 @@ class Engine:
         return self.config.max_running
 
     # --- time ---
-
-    def _polling(self) -> tuple[int, int]:
-        """How long a guest that is let go is polled (nanoseconds), and then its host by the worker (rounds).
-
-        Nothing, unless a processor is left for the event loop while all these guests run; those in this process need
-        no other.
-        """
-        return self._polls if self._admission.running <= self._most_polled else (0, 0)
 
     async def _yield(self) -> None:
         """Gives the event loop its turn after a run of calls that never had to wait."""

@@ -175,12 +175,16 @@ class Execution:
             self._engine._counters.queue_time.add(monotonic_ns() - queued)
 
     def _resume(self, machine: Machine, pc: int) -> int:
-        """Has the guest on a processor, which it was admitted to."""
+        """Has the guest on a processor, which it was admitted to.
+
+        It is polled, and then polls its host, if a processor is left for the event loop while all these guests run;
+        those in this process need no other. What took long the last time is not worth that; what just missed the limit
+        is.
+        """
         engine = self._engine
-        # What took long the last time is not worth polling for; what just missed the limit is.
-        if self._durations.get(pc, 0) >= 2 * engine._spin_ns:
-            return machine.resume(0, 0)
-        return machine.resume(*engine._polling())
+        if engine._admission.running <= engine._most_polled and self._durations.get(pc, 0) < 2 * engine._spin_ns:
+            return machine.resume(engine._spin_ns, engine._worker_spin)
+        return machine.resume(0, 0)
 
     async def _run_within(self, machine: Machine, pc: int, cpu: float) -> int:
         """The same, for no longer than its processor time (seconds) lasts."""
