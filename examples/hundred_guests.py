@@ -55,13 +55,14 @@ async def main(count: int) -> None:
         results = await asyncio.gather(*(guest(number) for number in range(count)))
         seconds = time.perf_counter() - started
 
-    for number, (_, total) in enumerate(results):
+    for number, (pid, total) in enumerate(results):
         n = 1000 * number
         if total != n * (n - 1) // 2:
             sys.exit(f"guest {number} computed {total}")
-    shown = [*results[:3], *results[-1:]] if count > 4 else results
-    for pid, total in shown:
-        print(f"process {pid}: {total}")
+        if number < 3 or number == count - 1:
+            print(f"guest {number}, in process {pid}: the numbers below {n} are {total} together")
+        elif number == 3:
+            print("...")
     processes = len({pid for pid, _ in results})
     print(f"{count} guests in {processes} processes, each waiting 0.1 s for its host: {seconds:.3f} s in all")
 

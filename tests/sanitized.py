@@ -81,22 +81,20 @@ RESIDENT = (
     ),
 )
 
-#: What is not run, by the beginning of its name, and why not.
+#: What neither runs, by the beginning of its name, and why not.
+SKIPPED_BY_BOTH = {
+    "tests/vm/test_generic.py::test_no_address_space": "limits addresses, which the sanitizer wants more of",
+    "tests/security/test_unprivileged.py": "runs others again, as a user who may not write reports",
+    "tests/vm/test_cli_tools.py::test_disasm_native": "loads capstone with RTLD_DEEPBIND, which no sanitizer bears",
+    **dict.fromkeys(PYTHON_ONLY, "runs no C code, for minutes"),
+    **dict.fromkeys(RESIDENT, "compares what is resident, of which the sanitizer keeps what was freed"),
+}
+
 SKIPPED: dict[str, dict[str, str]] = {
-    "address": {
-        "tests/vm/test_generic.py::test_no_address_space": "limits addresses, which the sanitizer wants more of",
-        "tests/security/test_unprivileged.py": "runs others again, as a user who may not write reports",
-        "tests/vm/test_cli_tools.py::test_disasm_native": "loads capstone with RTLD_DEEPBIND, which no sanitizer bears",
-        **dict.fromkeys(PYTHON_ONLY, "runs no C code, for minutes"),
-        **dict.fromkeys(RESIDENT, "compares what is resident, of which the sanitizer keeps what was freed"),
-    },
+    "address": SKIPPED_BY_BOTH,
     "thread": {
+        **SKIPPED_BY_BOTH,
         **dict.fromkeys(SHELLS, "starts a shell, which faults under the runtime of the sanitizer"),
-        **dict.fromkeys(PYTHON_ONLY, "runs no C code, for minutes"),
-        **dict.fromkeys(RESIDENT, "compares what is resident, of which the sanitizer keeps what was freed"),
-        "tests/security/test_unprivileged.py": "runs others again, as a user who may not write reports",
-        "tests/vm/test_cli_tools.py::test_disasm_native": "loads capstone with RTLD_DEEPBIND, which no sanitizer bears",
-        "tests/vm/test_generic.py::test_no_address_space": "limits addresses, which the sanitizer wants more of",
         "tests/vm/test_generic.py::test_a_forked_child": "starts threads after a fork, which the sanitizer does not",
         "tests/vm/test_generic_signals.py::test_a_handler_of_c": "checks a handler's mask, to which more is added",
         "tests/vm/test_generic.py::test_a_thousand_alive": "has no room for a thousand times 4 GiB of addresses",

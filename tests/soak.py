@@ -469,7 +469,7 @@ class Soak:
             for number in range(calls):
                 self.loop.call_soon_threadsafe(seen[thread].append, number)
                 if number % 100 == 0:
-                    time.sleep(0)
+                    time.sleep(0)  # lets go of the GIL, so that the threads' calls come by turns
 
         async def answer() -> int:
             await asyncio.sleep(0)

@@ -19,6 +19,8 @@ from vm._limits import CgroupLimits
 
 #: Microseconds in which the processor time of a group is measured: the kernel's default.
 _PERIOD: Final = 100_000
+#: Files that are there only if swap is accounted for.
+_OPTIONAL: Final = frozenset(("memory.swap.max", "memory.memsw.limit_in_bytes"))
 #: Directories that engines made. One whose engine was killed is removed by the next that is made beside it.
 _OURS: Final = re.compile(r"pvm-\d+-\d+")
 _NUMBERS: Final = itertools.count()
@@ -87,15 +89,15 @@ def _unescape(field: str) -> str:
 
 
 def _settings(limits: CgroupLimits, version: int) -> dict[str, dict[str, str]]:
-    """What is written for each controller. A file marked with "?" need not be there."""
+    """What is written for each controller, by file."""
     found: dict[str, dict[str, str]] = {}
     if limits.memory is not None:
         size = str(limits.memory)
         # memory that is swapped out is still theirs
         found["memory"] = (
-            {"memory.max": size, "memory.swap.max?": "0"}
+            {"memory.max": size, "memory.swap.max": "0"}
             if version == 2
-            else {"memory.limit_in_bytes": size, "memory.memsw.limit_in_bytes?": size}
+            else {"memory.limit_in_bytes": size, "memory.memsw.limit_in_bytes": size}
         )
     if limits.processes is not None:
         found["pids"] = {"pids.max": str(limits.processes + 1)}  # and the nursery
@@ -118,24 +120,17 @@ class _Group:
             self.path = parent / f"pvm-{os.getpid()}-{next(_NUMBERS)}"
             with contextlib.suppress(FileExistsError, FileNotFoundError):
                 self.path.mkdir()
-                # another engine may take it for an abandoned one until it is locked
-                self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                fcntl.flock(self.fd, fcntl.LOCK_EX)
+                self.fd = _lock(self.path, fcntl.LOCK_EX)
+                # another engine may have taken it for an abandoned one until it was locked
                 if self.path.exists():
                     return
                 os.close(self.fd)
             parent.stat()  # it is there, or this ends here
 
     def write(self, name: str, value: str) -> None:
-        optional = name.endswith("?")
-        path = self.path / name.rstrip("?")
-        if not optional or path.exists():
-            # not Path.write_text: cgroupfs has no O_TRUNC to offer, and the whole value goes in one write(2)
-            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.write(fd, value.encode())
-            finally:
-                os.close(fd)
+        path = self.path / name
+        if name not in _OPTIONAL or path.exists():
+            path.write_text(value)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # a process that got in from elsewhere keeps it
@@ -143,13 +138,23 @@ class _Group:
         os.close(self.fd)
 
 
+def _lock(directory: Path, how: int) -> int:
+    """A file that holds its lock (flock(2)) until it is closed."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, how)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 def _remove_abandoned(parent: Path) -> None:
     for path in parent.iterdir():
         if _OURS.fullmatch(path.name):
             with contextlib.suppress(OSError):  # gone, in use, or somebody else's
-                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                fd = _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     path.rmdir()
                 finally:
                     os.close(fd)
@@ -198,7 +203,7 @@ class Cgroup:
                 step = f"having the controller {controller!r} in the groups below {directory}"
                 (directory / "cgroup.subtree_control").write_text(f"+{controller}")
             for name, value in _settings(limits, hierarchy.version)[controller].items():
-                step = f"writing {value} to {group.path / name.rstrip('?')}"
+                step = f"writing {value} to {group.path / name}"
                 group.write(name, value)
         except OSError as error:
             raise SandboxError(f"cgroup: {step}", errno=error.errno, remedy=remedy) from None
