@@ -140,7 +140,7 @@ class Nursery:
                 error = lib.sandbox_worker_receive(worker, self._handle, step)
                 if error == 0:
                     return
-                if error == -errno.EAGAIN and not step[0]:  # with a step it is the nursery's answer: no more processes
+                if error == -errno.ENOMSG:
                     await self._waiter.poll(self._control, select.POLLIN)
                     error = 0
         if error in (-errno.ECONNRESET, -errno.EPIPE):

@@ -92,7 +92,7 @@ int nursery_receive_from(int socket, uint32_t *step, int *fd)
         received = recvmsg(socket, &header, MSG_CMSG_CLOEXEC);
     while (received < 0 && errno == EINTR);
     if (received < 0)
-        return -errno;
+        return errno == EAGAIN ? -ENOMSG : -errno;
     *fd = -1;
     const struct cmsghdr *ancillary = CMSG_FIRSTHDR(&header);
     if (ancillary != NULL && ancillary->cmsg_level == SOL_SOCKET && ancillary->cmsg_type == SCM_RIGHTS &&
@@ -231,7 +231,7 @@ static int nursery_boot(sandbox_nursery *nursery, const struct zygote_boot *boot
             first_error = error;
             *step = failed;
         }
-        if (error == -ECONNRESET || error == -EAGAIN)
+        if (error == -ECONNRESET || error == -ENOMSG)
             break;
     }
     if (first_error == 0 && nursery->pidfd < 0)
@@ -281,7 +281,7 @@ int sandbox_nursery_start(uint32_t drop, uint32_t uid, uint32_t gid, sandbox_nur
             .gid = gid,
         };
         error = nursery_boot(nursery, &boot, step);
-        if (error == -EAGAIN)
+        if (error == -ENOMSG)
             error = -ETIMEDOUT;
     }
     if (launcher > 0) {

@@ -280,7 +280,7 @@ void sandbox_snapshot_release(sandbox_snapshot *snapshot);
 int sandbox_worker_create(sandbox_image *image, sandbox_worker **worker);
 /* Asks the nursery for the process. -EAGAIN: the socket is full, wait until it is writable. */
 int sandbox_worker_request(sandbox_worker *worker, sandbox_nursery *nursery);
-/* Takes the nursery's reply to the oldest request that has none. -EAGAIN: not there yet. -ECONNRESET: the
+/* Takes the nursery's reply to the oldest request that has none. -ENOMSG: not there yet. -ECONNRESET: the
  * nursery is gone. Otherwise an error of the step in *step. */
 int sandbox_worker_receive(sandbox_worker *worker, sandbox_nursery *nursery, uint32_t *step);
 /* Readable when the process is dead; -1 before there is one. Owned by the worker. */

@@ -228,6 +228,20 @@ async def test_a_limit_on_processes_of_another_kind(nothing_left: Census) -> Non
         resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
 
 
+async def test_no_process_for_the_nursery(nothing_left: Census) -> None:
+    if os.getuid():
+        pytest.skip("the limit counts all processes of this user")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+    resource.setrlimit(resource.RLIMIT_NPROC, (1, hard))
+    try:
+        with pytest.raises(vm.SandboxError, match=r"namespaces \(clone3\): .*ulimit -u") as caught:
+            async with vm.Engine():
+                pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
+    assert caught.value.errno == errno.EAGAIN
+
+
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
